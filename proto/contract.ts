@@ -1,0 +1,296 @@
+/**
+ * The contract between the gateway and its plugins, version 1.
+ *
+ * One interface, three places to run: the objects below are the same in process, as JSON over HTTP, and as the protobuf
+ * messages of `plugin.proto` (JSON and protobuf share their field names). A plugin is an object with one method per
+ * hook that it answers.
+ *
+ * A verdict has exactly one of the keys that its hook may answer ({@link HOOKS}). Anything else that a plugin does
+ * (throw, answer late, answer nothing or something malformed) is a fault, and a fault is never an allow.
+ */
+
+/** The version of this contract; a plugin that describes itself with another one is refused. */
+export const CONTRACT_VERSION = 1;
+
+/** The hooks in the order of a request's life, and the verdicts that each may answer. */
+export const HOOKS = {
+  authenticate: ['allow', 'reject'],
+  authorize: ['allow', 'reject'],
+  limit: ['allow', 'reject'],
+  request: ['allow', 'rewrite', 'reject'],
+  response: ['allow', 'rewrite', 'reject'],
+  stream: ['release', 'reject'],
+  observe: ['allow'],
+} as const satisfies Record<string, readonly VerdictKind[]>;
+
+export type Hook = keyof typeof HOOKS;
+export type VerdictKind = 'allow' | 'rewrite' | 'reject' | 'release';
+
+/** Who asks. Made by an `authenticate` plugin; every later hook sees it. */
+export interface Identity {
+  /** Stable id of the person or program, unique within `issuer`. Never a secret. */
+  subject: string;
+  /** Who vouches for the subject: an issuer URL, or the name of the plugin. */
+  issuer?: string;
+  username?: string;
+  email?: string;
+  groups?: string[];
+  roles?: string[];
+  tenant?: string;
+  /** Further claims by the authenticator's allow list. */
+  claims?: Record<string, unknown>;
+}
+
+/** What every hook is told of the request it belongs to. Header names are in lower case. */
+export interface RequestFacts {
+  /** Unique id of the request, also in the answer's `x-request-id`. */
+  id: string;
+  method: string;
+  /** The normalised path, route prefix included, without the query. */
+  path: string;
+  /** Matched route prefix, such as `/openai`. */
+  route: string;
+  /** All headers at `authenticate`; later only those that the mount names (`headers: [...]`). */
+  headers?: Record<string, string>;
+  /** Constants that the route gives to its plugins. */
+  context?: Record<string, string>;
+  /** The model that the client asked for, once it is known. */
+  model?: string;
+  /** Provider of the first target, once it is known. */
+  provider?: string;
+  identity?: Identity;
+}
+
+export interface AuthenticateInput {
+  request: RequestFacts;
+}
+
+/** `type:name`, such as `model:gpt-4o`; the action says what is to be done with it. */
+export interface Resource {
+  type: 'model' | 'tool' | 'server' | 'route';
+  name: string;
+}
+
+export interface AuthorizeInput {
+  request: RequestFacts;
+  /** `model.use` for a call, `model.list` for filtering the list of models. */
+  action: string;
+  resources: Resource[];
+}
+
+export interface LimitInput {
+  request: RequestFacts;
+  /** Estimate of the prompt's tokens (characters / 4, rounded up) plus nothing for the answer. */
+  estimatedInputTokens: number;
+  /** The client's own bound on the answer (`max_tokens`), when it gave one. */
+  maxOutputTokens?: number;
+}
+
+export type Role = 'system' | 'user' | 'assistant' | 'tool';
+export type Channel = 'text' | 'reasoning' | 'refusal' | 'tool-arguments' | 'tool-result' | 'tool-definition' | 'media';
+
+/** One piece of text that a model reads or writes, with its place. */
+export interface Segment {
+  /** Unique within the call; a rewrite names it. */
+  id: string;
+  role: Role;
+  channel: Channel;
+  /** Where it stands in the body, as a JSON pointer (RFC 6901), such as `/messages/2/content/0/text`. */
+  path: string;
+  /** The text; for media the reference (URL or data URL without its bytes). */
+  text: string;
+  /** True for turns before the newest user turn: the client sends the whole history each time. */
+  old?: boolean;
+  /** MIME type of a media segment. */
+  mediaType?: string;
+}
+
+/** What a mount does when something in an old turn would be rejected. */
+export type HistoryPolicy = 'reject' | 'mask' | 'skip';
+
+export interface SegmentsInput {
+  request: RequestFacts;
+  segments: Segment[];
+  history: HistoryPolicy;
+}
+
+export interface StreamInput {
+  request: RequestFacts;
+  /** The text channel: choice and kind, such as `0/text` or `0/tool-arguments/1`. */
+  channel: string;
+  /** Up to {@link LOOKBEHIND} UTF-16 units of original text that have already been released: for look-behind only. */
+  before: string;
+  /** The unreleased text: what the guard held last time, and what has come since. */
+  text: string;
+  /** True when no more text will come on this channel; `hold` must then be empty. */
+  last: boolean;
+}
+
+/** How much released text a stream guard sees again, in UTF-16 units. */
+export const LOOKBEHIND = 64;
+
+/** What was found, without the text: fit for logs and metrics. */
+export interface Finding {
+  label: string;
+  count: number;
+}
+
+/** Lets a masked value be restored in the answer to the same request; never logged. */
+export interface Placeholder {
+  placeholder: string;
+  original: string;
+}
+
+/** A reservation that comes back to the same plugin in `observe`. Opaque to the core. */
+export type Grant = string;
+
+export interface Allow {
+  /** `authenticate`: who it is. Without it the plugin has no opinion ("not mine"). */
+  identity?: Identity;
+  /** `authorize`: one answer per resource, in order. Missing or of another length is a fault. */
+  decisions?: boolean[];
+  /** `limit`: headers for the client, such as `x-ratelimit-remaining`. */
+  headers?: Record<string, string>;
+  /** `limit`: what was reserved. */
+  grant?: Grant;
+  findings?: Finding[];
+}
+
+export interface Rewrite {
+  /** The segments that change, by id. Those not named stay. */
+  segments: { id: string; text: string }[];
+  placeholders?: Placeholder[];
+  findings?: Finding[];
+}
+
+export interface Reject {
+  /** Machine-readable, snake_case, such as `pii_detected`. */
+  code: string;
+  /** One sentence for a person: what, why, what to do. Never what was matched. */
+  message: string;
+  findings?: Finding[];
+  /** `request`, `response`: ids of the segments that caused it, so that old turns can be told from the new one. */
+  segments?: string[];
+  /** HTTP status, 400–599; default by hook: 401, 403, 429, 403. */
+  status?: number;
+  /** Headers for the client, such as `www-authenticate` or `retry-after`. */
+  headers?: Record<string, string>;
+  /** A body to send as it is in place of the dialect's error (at most 64 KiB), with its content type. */
+  body?: string;
+  contentType?: string;
+}
+
+export interface Release {
+  /** What may go out now, masked if need be. */
+  release: string;
+  /** The raw tail to see again; a suffix of the text that was given. */
+  hold: string;
+  placeholders?: Placeholder[];
+  findings?: Finding[];
+}
+
+/** Exactly one key. */
+export type Verdict = { allow: Allow } | { rewrite: Rewrite } | { reject: Reject } | { release: Release };
+export type AllowOrReject = { allow: Allow } | { reject: Reject };
+export type TextVerdict = { allow: Allow } | { rewrite: Rewrite } | { reject: Reject };
+export type StreamVerdict = { release: Release } | { reject: Reject };
+
+export interface Usage {
+  inputTokens: number;
+  outputTokens: number;
+  cachedInputTokens?: number;
+  reasoningTokens?: number;
+  /** True when the provider told none and the core counted characters / 4. */
+  estimated?: boolean;
+}
+
+/** What became of one plugin call, for the record. */
+export interface TraceEntry {
+  plugin: string;
+  hook: Hook;
+  verdict: VerdictKind | 'fault' | 'none';
+  code?: string;
+  findings?: Finding[];
+  /** Milliseconds; summed over the windows of a stream. */
+  ms: number;
+  calls: number;
+  shadow?: boolean;
+}
+
+/** The end of a request, told once to every `observe` plugin of its route. */
+export interface ObserveInput {
+  request: RequestFacts;
+  /** HTTP status sent to the client; 499 when the client had gone before one was sent. */
+  status: number;
+  outcome: 'finished' | 'rejected' | 'failed' | 'aborted';
+  /** Error code of a rejection or failure. */
+  code?: string;
+  streamed: boolean;
+  upstreamModel?: string;
+  provider?: string;
+  usage?: Usage;
+  costUsd?: number;
+  /** Milliseconds since the request's head was read. */
+  durationMs: number;
+  firstTokenMs?: number;
+  /** The grant that this plugin gave in `limit`, if it did. */
+  grant?: Grant;
+  trace: TraceEntry[];
+}
+
+type Awaitable<T> = T | Promise<T>;
+
+/** Raised by the core when the deadline has passed or the client has gone; a plugin may stop working then. */
+export interface CallOptions {
+  signal?: AbortSignal;
+}
+
+/** What guards: one method per hook that it answers. Methods that answer at once need not return a promise. */
+export interface Plugin {
+  describe(): Description;
+  authenticate?(input: AuthenticateInput, options?: CallOptions): Awaitable<AllowOrReject>;
+  authorize?(input: AuthorizeInput, options?: CallOptions): Awaitable<AllowOrReject>;
+  limit?(input: LimitInput, options?: CallOptions): Awaitable<AllowOrReject>;
+  request?(input: SegmentsInput, options?: CallOptions): Awaitable<TextVerdict>;
+  response?(input: SegmentsInput, options?: CallOptions): Awaitable<TextVerdict>;
+  stream?(input: StreamInput, options?: CallOptions): Awaitable<StreamVerdict>;
+  observe?(input: ObserveInput, options?: CallOptions): Awaitable<{ allow: Allow } | undefined>;
+  /** Frees what the plugin holds; called once when it is no longer mounted. */
+  close?(): Awaitable<void>;
+}
+
+/** What a plugin says of itself. */
+export interface Description {
+  contract: typeof CONTRACT_VERSION;
+  name: string;
+  version: string;
+  hooks: Hook[];
+  /** True when `request`, `response` or `stream` may change text: such plugins run in order, others side by side. */
+  rewrites: boolean;
+  /**
+   * A quantifier-free pattern (ECMAScript, `u` flag): a stream window that it does not match holds nothing for this
+   * guard and is released without a call. Quantifiers, groups with back-references and look-around are refused.
+   */
+  gate?: string;
+  /** True when media segments want their bytes. */
+  media?: boolean;
+  /** JSON Schema (2020-12) of the plugin's own config. */
+  configSchema?: Record<string, unknown>;
+}
+
+/** How a plugin is made from its config. Throws {@link ConfigProblem} when the config is not its kind. */
+export interface PluginFactory {
+  readonly name: string;
+  create(config: unknown): Plugin;
+}
+
+/** A config that a plugin refuses: each problem with its place and what would be right. */
+export class ConfigProblem extends Error {
+  readonly problems: { path: (string | number)[]; message: string }[];
+
+  constructor(problems: { path: (string | number)[]; message: string }[]) {
+    super(problems.map((problem) => `${problem.path.join('.') || 'config'}: ${problem.message}`).join('; '));
+    this.name = 'ConfigProblem';
+    this.problems = problems;
+  }
+}
