@@ -7,13 +7,10 @@ export interface StreamPiece {
   token: boolean;
 }
 
-/** An answer: `json` in one piece, or `stream` as Server-Sent Events. */
-export interface Reply {
-  status: number;
-  headers?: Record<string, string>;
-  json?: unknown;
-  stream?: Iterable<StreamPiece>;
-}
+/** An answer in one piece, or a stream of Server-Sent Events with status 200. */
+export type Reply =
+  | { status: number; headers?: Record<string, string>; json: unknown }
+  | { status: 200; stream: Iterable<StreamPiece> };
 
 /** One method and path; the named groups of `path` are handed to `answer` beside the parsed body. */
 export interface Route {

@@ -7,6 +7,15 @@ import { type Answer, answer, fragments, type Prompt, Refusal, type Tool, type T
 const MODEL_CREATED_S = 1_700_000_000;
 const LISTED_MODELS = ['simulated'];
 
+const ROLES = {
+  system: 'system',
+  developer: 'system',
+  user: 'user',
+  assistant: 'assistant',
+  tool: 'tool',
+  function: 'tool',
+} as const;
+
 const Part = z.looseObject({ type: z.string(), text: z.string().optional(), refusal: z.string().optional() });
 const Message = z.looseObject({
   role: z.enum(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
@@ -111,9 +120,8 @@ function promptOf(request: ChatRequest): Prompt {
 }
 
 function turn({ role, content }: z.infer<typeof Message>): Turn {
-  const roles = { developer: 'system', function: 'tool' } as const;
   const text = Array.isArray(content) ? content.map(textOfPart).join('\n') : (content ?? '');
-  return { role: role === 'developer' || role === 'function' ? roles[role] : role, text };
+  return { role: ROLES[role], text };
 }
 
 /** An image, a sound or a file is said back as its kind in brackets. */

@@ -34,12 +34,20 @@ export interface Simulator {
 /** Starts a simulated model; resolves when it listens, rejects when the address cannot be had. */
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
   const { host = '127.0.0.1', port = 0, tokenDelayMs = 15, log = () => {} } = options;
-  const server = createServer((request, response) => void serve(request, response, tokenDelayMs, log));
+  const server = createServer((request, response) => {
+    response.on('close', () => setImmediate(() => dropIdleWhenClosing(server)));
+    void serve(request, response, tokenDelayMs, log);
+  });
   server.listen(port, host);
   await once(server, 'listening');
   const bound = (server.address() as AddressInfo).port;
   const name = host.includes(':') ? `[${host}]` : host;
   return { url: `http://${name}:${bound}`, close: (graceMs = 0) => stop(server, graceMs) };
+}
+
+/** `server.close` drops the connections that are idle at that time; those that become idle later are dropped here. */
+function dropIdleWhenClosing(server: Server): void {
+  if (!server.listening) server.closeIdleConnections();
 }
 
 async function stop(server: Server, graceMs: number): Promise<void> {
@@ -62,7 +70,7 @@ async function serve(
   response.setHeader('x-request-id', `req_${randomUUID().replaceAll('-', '')}`);
   try {
     const reply = await replyTo(request, path);
-    if (reply.stream) await writeStream(response, reply.stream, tokenDelayMs, gone.signal);
+    if ('stream' in reply) await writeStream(response, reply.stream, tokenDelayMs, gone.signal);
     else writeJson(response, reply);
     log(`${request.method} ${path} ${reply.status}`);
   } catch (error) {
@@ -119,7 +127,9 @@ function parse(bytes: Buffer): unknown {
   }
 }
 
-function writeJson(response: ServerResponse, { status, headers, json }: Reply): void {
+type WholeReply = Exclude<Reply, { stream: unknown }>;
+
+function writeJson(response: ServerResponse, { status, headers, json }: WholeReply): void {
   const body = Buffer.from(JSON.stringify(json));
   response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length, ...headers });
   response.end(body);

@@ -165,7 +165,7 @@ async function write(bytes: Buffer, request: ReceivedRequest, response: ServerRe
   if (bytes.length === 0) return;
   const taken = new Promise<void>((resolve) => response.write(bytes, () => resolve()));
   await Promise.race([taken, request.closed]);
-  request.bytesWritten += bytes.length;
+  if (request.closedAtMs === undefined) request.bytesWritten += bytes.length;
 }
 
 function breakOff(request: ReceivedRequest, socket: Socket, reset: boolean): void {
