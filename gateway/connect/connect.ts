@@ -1,0 +1,30 @@
+/** Picks the way to a plugin by the scheme of its `at`. Each way is loaded when it is first needed. */
+import type { PluginFactory } from '../../proto/contract.ts';
+import { type Connection, type Endpoint, EndpointProblem } from './connection.ts';
+
+type Way = (endpoint: Endpoint, factories: Record<string, PluginFactory>) => Promise<Connection>;
+
+const WAYS: Record<string, () => Promise<Way>> = {
+  local: async () => (await import('./local.ts')).connectLocal,
+};
+
+/** The schemes that `at` may have. */
+export const SCHEMES: readonly string[] = Object.keys(WAYS);
+
+/**
+ * Connects to a plugin.
+ *
+ * A plugin elsewhere that is down, or refuses its config, is no error here: the connection says so by its `state` and
+ * goes on trying. To know its description where that is possible, the first attempt is awaited for up to one second.
+ *
+ * @param factories the plugins that run in process, by name
+ * @throws {@link EndpointProblem} when `at` makes no sense; ConfigProblem when a plugin in process refuses its config
+ */
+export async function connect(endpoint: Endpoint, factories: Record<string, PluginFactory>): Promise<Connection> {
+  const scheme = /^([a-z][a-z0-9-]*):/.exec(endpoint.at)?.[1] ?? '';
+  const load = Object.hasOwn(WAYS, scheme) ? WAYS[scheme] : undefined;
+  if (load === undefined) {
+    throw new EndpointProblem(`\`at\` must begin with one of ${SCHEMES.map((one) => `${one}:`).join(', ')}`);
+  }
+  return (await load())(endpoint, factories);
+}
