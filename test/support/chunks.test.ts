@@ -56,3 +56,10 @@ test('whole answers have the shape of a chat completion', () => {
     ],
   });
 });
+
+test('any deltas make a stream, and usage may come with its content', async () => {
+  const deltas = chunks.deltaStream([[{ content: 'a' }, { content: null, audio: { id: 'x' } }]], { finish: 'length' });
+  const usage = chunks.usageOf(1, 2);
+  const result = await said([...deltas, chunks.usageChunk(usage)]);
+  expect(result).toMatchObject({ content: ['a'], finish: ['length'], usage });
+});

@@ -1,6 +1,7 @@
 /** An HTTP/1.1 client on a bare socket: it sends what the test says and shows answers as they were framed. */
 import { once } from 'node:events';
 import { connect as connectSocket, type Socket } from 'node:net';
+import { type HeaderList, valuesOf } from './header-list.ts';
 
 /** What `RawConnection.request` sends. */
 export interface RawRequest {
@@ -98,12 +99,12 @@ export class RawResponse {
   readonly status: number;
   readonly statusText: string;
   /** Names and values as received, in order, with duplicates. */
-  readonly headers: [name: string, value: string][];
+  readonly headers: HeaderList;
   /** The body: HTTP chunks as the other side framed them, else what arrived at a time. Throws when it is cut short. */
   chunks!: AsyncGenerator<Buffer, void>;
   readonly #received: Buffer[] = [];
 
-  constructor(connection: RawConnection, status: number, statusText: string, headers: [string, string][]) {
+  constructor(connection: RawConnection, status: number, statusText: string, headers: HeaderList) {
     this.connection = connection;
     this.status = status;
     this.statusText = statusText;
@@ -111,11 +112,11 @@ export class RawResponse {
   }
 
   headerValues(name: string): string[] {
-    return this.headers.filter(([known]) => known.toLowerCase() === name.toLowerCase()).map(([, value]) => value);
+    return valuesOf(this.headers, name);
   }
 
   header(name: string): string | undefined {
-    return this.headerValues(name)[0];
+    return valuesOf(this.headers, name)[0];
   }
 
   /** The body's bytes that have been read so far, also of a body that was cut. */
@@ -172,8 +173,8 @@ async function* chunkedBody(reader: SocketReader): AsyncGenerator<Buffer, void> 
   }
 }
 
-async function readHeaders(reader: SocketReader): Promise<[string, string][]> {
-  const headers: [string, string][] = [];
+async function readHeaders(reader: SocketReader): Promise<HeaderList> {
+  const headers: HeaderList = [];
   for (let line = await reader.line(); line !== ''; line = await reader.line()) {
     const colon = line.indexOf(':');
     headers.push([line.slice(0, colon), line.slice(colon + 1).trim()]);

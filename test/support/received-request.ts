@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Gate } from './gate.ts';
+import { type HeaderList, valuesOf } from './header-list.ts';
 
 /** How a request ended: the answer went out whole, the script broke it off, or the other side left before its end. */
 export type Ending = 'answered' | 'cut' | 'left';
@@ -12,7 +13,7 @@ export class ReceivedRequest {
   /** With the query, exactly as received. */
   readonly path: string;
   /** Names and values exactly as received, in order, with duplicates. */
-  readonly headers: [name: string, value: string][] = [];
+  readonly headers: HeaderList = [];
   readonly arrivedAtMs = performance.now();
   /** Resolves when the whole body has been read; never, when the other side left before its end. */
   readonly bodyRead: Promise<void>;
@@ -54,12 +55,12 @@ export class ReceivedRequest {
 
   /** All values of a header, whatever the case of its name. */
   headerValues(name: string): string[] {
-    return this.headers.filter(([known]) => known.toLowerCase() === name.toLowerCase()).map(([, value]) => value);
+    return valuesOf(this.headers, name);
   }
 
   /** The first value of a header. */
   header(name: string): string | undefined {
-    return this.headerValues(name)[0];
+    return valuesOf(this.headers, name)[0];
   }
 
   /** Ends a stall, a silence or an open end that the script asked for. */

@@ -34,7 +34,7 @@ export interface StreamScript extends BodyScript {
 }
 
 /** What comes before the body. */
-export interface OpeningScript {
+interface OpeningScript {
   /** 200 by default. */
   status?: number;
   headers?: Record<string, string | string[]>;
@@ -63,7 +63,7 @@ export type Script = OpeningScript &
   );
 
 /** The bytes of one item. */
-export function bytesOf(item: object | string | Buffer): Buffer {
+function bytesOf(item: object | string | Buffer): Buffer {
   if (Buffer.isBuffer(item)) return item;
   return Buffer.from(typeof item === 'string' ? item : `data: ${JSON.stringify(item)}\n\n`);
 }

@@ -3,7 +3,7 @@ import { createParser, type EventSourceMessage } from 'eventsource-parser';
 import type { ChatChunk, Usage } from './chunks.ts';
 
 /** A tool call put together from its fragments. */
-export interface CollectedToolCall {
+interface CollectedToolCall {
   id: string | undefined;
   name: string;
   arguments: string;
