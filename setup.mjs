@@ -9,13 +9,19 @@ if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) install();
 
 function install() {
   console.error('wardgate: installing the locked dependencies (once; takes some seconds) …');
-  const npm = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+  // The Node that runs everything is itself a development dependency, so NODE_ENV=production must not leave it out.
+  const npm = spawnSync('npm', ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'], {
     stdio: ['ignore', 'inherit', 'inherit'],
     shell: process.platform === 'win32',
   });
-  if (npm.status !== 0) {
-    console.error('wardgate: `npm ci` failed. Check the network and the registry settings of npm, then try again.');
-    process.exit(npm.status ?? 1);
+  if (npm.status !== 0) fail('`npm ci` failed. Check the network and the registry settings of npm, then try again.');
+  if (!existsSync('node_modules/node/bin') && Number.parseInt(process.versions.node, 10) < 24) {
+    fail(`Node 24 was not installed, and this is Node ${process.versions.node}. Does npm ignore install scripts?`);
   }
   writeFileSync(stamp, lock);
+}
+
+function fail(message) {
+  console.error(`wardgate: ${message}`);
+  process.exit(1);
 }
