@@ -31,10 +31,13 @@ export function take(bucket: Bucket, rate: Rate, tokens: number, now: number): v
   bucket.level = Math.min(rate.max, bucket.level - tokens);
 }
 
-/** Milliseconds until a refilled bucket holds `tokens`; 0 when it does already, endless when it never will. */
+/**
+ * Milliseconds until a refilled bucket holds `tokens`; 0 when it does already, endless when it never will. What is
+ * missing takes at least 1 ms: with a fractional interval the sum below may round to nothing before the refill is due.
+ */
 export function msUntil(bucket: Bucket, rate: Rate, tokens: number, now: number): number {
   if (tokens <= bucket.level) return 0;
   if (tokens > rate.max) return Number.POSITIVE_INFINITY;
   const fills = Math.ceil((tokens - bucket.level) / rate.perFill);
-  return bucket.since + fills * rate.intervalMs - now;
+  return Math.max(1, bucket.since + fills * rate.intervalMs - now);
 }

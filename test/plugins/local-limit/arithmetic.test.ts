@@ -109,6 +109,31 @@ describe('the arithmetic, under any sequence of requests and waits', () => {
     );
   });
 
+  it('S2-12: never admits too much when neither the clock nor the interval is whole', () => {
+    const waits = fc.array(fc.oneof(fc.constantFrom(1, 1 / 3), fc.double({ min: 0, max: 3, noNaN: true })), {
+      maxLength: 300,
+    });
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 1000 }),
+        fc.integer({ min: 1, max: 5 }),
+        waits,
+        (perMinute, burst, taken) => {
+          const bench = new Bench({ limits: [{ requestsPerMinute: perMinute, burst }] });
+          const start = bench.now;
+          let admitted = 0;
+          for (const intervals of taken) {
+            bench.now += (intervals * 60_000) / perMinute;
+            if ('allow' in bench.ask()) admitted++;
+            const earned = ((bench.now - start) * perMinute) / 60_000;
+            expect(admitted).toBeLessThanOrEqual(burst + earned + 1e-6);
+          }
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
   it('S4-02: owes exactly what was used, whatever was reserved, the debt included', () => {
     const steps = fc.array(fc.oneof(call, fc.integer({ min: 1, max: 60 })));
     fc.assert(
