@@ -183,6 +183,18 @@ export function writeFault(id: number, code: string, message: string): Uint8Arra
   return write(HookReply, { id, fault: { code, message } });
 }
 
+/** Takes the first items off a list, at least one and then up to {@link MAX_BATCH} bytes. */
+export function takeBatch(items: Uint8Array[]): Uint8Array[] {
+  let bytes = 0;
+  let count = 0;
+  for (const item of items) {
+    bytes += item.length;
+    if (count > 0 && bytes > MAX_BATCH) break;
+    count += 1;
+  }
+  return items.splice(0, count);
+}
+
 /** Puts calls into one `SessionRequest`, or replies into one `SessionReply`: both are a list in field 1. */
 export function writeBatch(items: Uint8Array[]): Buffer {
   const writer = new protobuf.BufferWriter();

@@ -6,6 +6,8 @@ type Way = (endpoint: Endpoint, factories: Record<string, PluginFactory>) => Pro
 
 const WAYS: Record<string, () => Promise<Way>> = {
   local: async () => (await import('./local.ts')).connectLocal,
+  grpc: async () => (await import('./grpc.ts')).connectGrpc,
+  grpcs: async () => (await import('./grpc.ts')).connectGrpc,
 };
 
 /** The schemes that `at` may have. */
