@@ -32,12 +32,13 @@ export function take(bucket: Bucket, rate: Rate, tokens: number, now: number): v
 }
 
 /**
- * Milliseconds until a refilled bucket holds `tokens`; 0 when it does already, endless when it never will. What is
- * missing takes at least 1 ms: with a fractional interval the sum below may round to nothing before the refill is due.
+ * Milliseconds until a refilled bucket holds `tokens`; 0 when it does already, endless when it never will. With a
+ * fractional interval the sum may round to nothing just before the refill is due: whoever is let in then takes the
+ * level below zero by what the refill brings a moment later, so nothing is given away.
  */
 export function msUntil(bucket: Bucket, rate: Rate, tokens: number, now: number): number {
   if (tokens <= bucket.level) return 0;
   if (tokens > rate.max) return Number.POSITIVE_INFINITY;
   const fills = Math.ceil((tokens - bucket.level) / rate.perFill);
-  return Math.max(1, bucket.since + fills * rate.intervalMs - now);
+  return Math.max(0, bucket.since + fills * rate.intervalMs - now);
 }

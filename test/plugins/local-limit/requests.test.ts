@@ -200,6 +200,18 @@ describe('several limits at once', () => {
     expect(limiter.refused(person('bob')).headers).toMatchObject({ ratelimit: '"all";r=0;t=3540' });
   });
 
+  it('name the one that takes longest, so that nobody comes back too early', () => {
+    for (const order of [(limits: object[]) => limits, (limits: object[]) => limits.reverse()]) {
+      const limits = order([
+        { name: 'short', per: 'all', maxTokens: 1, tokensPerFill: 1, fillInterval: '1m' },
+        { name: 'long', per: 'all', maxTokens: 1, tokensPerFill: 1, fillInterval: '2m' },
+      ]);
+      const limiter = new Bench({ limits });
+      limiter.allowed();
+      expect(limiter.refused().headers).toMatchObject({ 'retry-after': '120', ratelimit: '"long";r=0;t=120' });
+    }
+  });
+
   it('tell an allowed request of the one that has the least left', () => {
     const limiter = bench();
     expect(limiter.allowed(person('ann')).headers).toEqual({
@@ -237,6 +249,54 @@ describe('the number of buckets', () => {
     bench.now += 1001;
     bench.allowed(person('d'));
     expect(bench.plugin.size).toBe(1);
+  });
+
+  it('is not raised by giving back what a forgotten bucket has refilled already', () => {
+    const limit = {
+      per: 'identity',
+      type: 'tokens',
+      reserve: true,
+      maxTokens: 9,
+      tokensPerFill: 9,
+      fillInterval: '1s',
+    };
+    const bench = new Bench({ limits: [limit] });
+    const { grant } = bench.allowed(person('a'), 9);
+    bench.now += 60_000;
+    bench.allowed(person('b'), 1);
+    expect(bench.plugin.size).toBe(1);
+    bench.settle(undefined, { outcome: 'aborted', grant }, person('a'));
+    expect(bench.plugin.size).toBe(1);
+  });
+
+  it('does not turn away the known when it is at its bound and a request needs no new key', () => {
+    const bench = new Bench({ ...config, maxKeys: 1, limits: [{ ...config.limits[0], maxTokens: 5 }] });
+    expect(bench.passing(6, person('a'))).toBe(5);
+    bench.refused(person('b'));
+  });
+
+  it('passes its bound by the requests in flight alone, whose charges must not be lost', () => {
+    const limit = { per: 'identity', type: 'tokens', maxTokens: 9, tokensPerFill: 9, fillInterval: '1h' };
+    const bench = new Bench({ maxKeys: 1, limits: [limit] });
+    for (const name of ['a', 'b']) bench.allowed(person(name));
+    for (const name of ['a', 'b']) bench.settle(5, {}, person(name));
+    expect(bench.plugin.size).toBe(2);
+    bench.refused(person('c'));
+    expect(bench.allowed(person('b')).headers?.['x-ratelimit-remaining']).toBe('4');
+  });
+
+  it('forgets no bucket that the very request takes from', () => {
+    const one = { maxTokens: 1, tokensPerFill: 1, fillInterval: '1m' };
+    const bench = new Bench({
+      limits: [
+        { ...one, per: 'all' },
+        { ...one, per: 'identity' },
+      ],
+    });
+    bench.allowed(person('a'));
+    bench.now += 60_000;
+    bench.allowed(person('b'));
+    bench.refused(person('c'));
   });
 
   it('shrinks by itself when there is room', () => {

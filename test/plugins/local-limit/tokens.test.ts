@@ -38,6 +38,12 @@ describe('a limit of tokens that charges after', () => {
     expect(bench.allowed().headers?.['x-ratelimit-remaining']).toBe('100');
   });
 
+  it('S4-02: neither pays off nor adds to a bucket at zero where `debt` is false', () => {
+    const bench = tokens(100, { debt: false, tokensPerFill: 1, fillInterval: '1s' });
+    for (const used of [100, 50, 50]) bench.settle(used);
+    expect(bench.refused().headers).toMatchObject({ 'retry-after': '1', 'x-ratelimit-remaining': '0' });
+  });
+
   it('S1-41: charges prompt and answer', () => {
     const bench = tokens(500, { per: 'identity' });
     bench.allowed(person('ann'));
