@@ -8,6 +8,9 @@ const WAYS: Record<string, () => Promise<Way>> = {
   local: async () => (await import('./local.ts')).connectLocal,
   grpc: async () => (await import('./grpc.ts')).connectGrpc,
   grpcs: async () => (await import('./grpc.ts')).connectGrpc,
+  http: async () => (await import('./http.ts')).connectHttp,
+  https: async () => (await import('./http.ts')).connectHttp,
+  webhook: async () => (await import('./webhook.ts')).connectWebhook,
 };
 
 /** The schemes that `at` may have. */

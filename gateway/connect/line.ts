@@ -1,0 +1,124 @@
+/** What the ways over HTTP have in common: the connections, the breaker, and the watch over a plugin that is away. */
+import type { CallOptions, Description, Hook } from '../../proto/contract.ts';
+import { atMost, Backoff, REFUSED_AGAIN_MS } from './backoff.ts';
+import { Breaker } from './breaker.ts';
+import type { Connection, ConnectionState, Endpoint, HookInput } from './connection.ts';
+import { type HttpTarget, Poster } from './post.ts';
+import { Refusal, Standing } from './standing.ts';
+
+export abstract class HttpLine implements Connection {
+  protected readonly endpoint: Endpoint;
+  protected readonly poster: Poster;
+  protected readonly standing: Standing;
+  protected readonly reviver: Reviver;
+  private readonly breaker: Breaker;
+
+  constructor(endpoint: Endpoint, target: HttpTarget) {
+    this.endpoint = endpoint;
+    this.poster = new Poster(endpoint, target);
+    this.standing = new Standing(endpoint);
+    this.breaker = new Breaker(endpoint.options.breaker);
+    this.reviver = new Reviver(() => this.attempt());
+  }
+
+  get description(): Description | undefined {
+    return this.standing.description;
+  }
+
+  get state(): ConnectionState {
+    return this.standing.state;
+  }
+
+  get problem(): string | undefined {
+    return this.standing.problem;
+  }
+
+  onDescription(listener: () => void): void {
+    this.standing.onDescription(listener);
+  }
+
+  abstract ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): unknown | Promise<unknown>;
+
+  /** Finds out whether the plugin can be asked, and calls {@link reached} when it can. @throws when it cannot */
+  protected abstract reach(): Promise<void>;
+
+  protected reached(description: Description): void {
+    this.breaker.reset();
+    this.standing.up(description);
+  }
+
+  /** @returns the delay before the next attempt in milliseconds, 0 for the usual one, undefined when none is needed */
+  private async attempt(): Promise<number | undefined> {
+    try {
+      await this.reach();
+      return undefined;
+    } catch (error) {
+      const refused = error instanceof Refusal;
+      this.standing.out(refused ? 'refused' : 'down', (error as Error).message);
+      return refused ? REFUSED_AGAIN_MS : 0;
+    }
+  }
+
+  /** A call past the breaker. When it opens, the plugin is watched in the background until it is back. */
+  protected guarded(call: () => Promise<unknown>, signal: AbortSignal | undefined): Promise<unknown> {
+    try {
+      this.breaker.enter();
+    } catch (refusal) {
+      return Promise.reject(refusal);
+    }
+    const answer = this.breaker.watch(call(), signal);
+    answer.catch((error: Error) => {
+      if (!this.breaker.open) return;
+      if (this.standing.state === 'up') this.standing.out('down', error.message);
+      this.reviver.wake();
+    });
+    return answer;
+  }
+
+  async close(): Promise<void> {
+    this.reviver.close();
+    await this.poster.close();
+  }
+}
+
+/** Tries something until it goes well, and again when told that it no longer does. Never keeps the process alive. */
+class Reviver {
+  private readonly attempt: () => Promise<number | undefined>;
+  private readonly backoff = new Backoff();
+  private busy = false;
+  private closed = false;
+
+  /** @param attempt gives the delay before the next one, 0 for the usual; undefined when it went well; never rejects */
+  constructor(attempt: () => Promise<number | undefined>) {
+    this.attempt = attempt;
+  }
+
+  /** Begins at once, and waits for the first attempt for up to `ms`. */
+  async start(ms: number): Promise<void> {
+    await atMost(this.run(), ms);
+  }
+
+  /** Something failed: tries again after a delay, unless that is under way already. */
+  wake(): void {
+    if (this.busy || this.closed) return;
+    this.busy = true;
+    this.backoff.again(() => this.run());
+  }
+
+  private async run(): Promise<void> {
+    this.busy = true;
+    const delay = await this.attempt();
+    if (this.closed) return;
+    if (delay !== undefined) {
+      this.backoff.again(() => this.run(), delay || undefined);
+      return;
+    }
+    this.busy = false;
+    this.backoff.reset();
+  }
+
+  close(): void {
+    this.closed = true;
+    this.backoff.stop();
+  }
+}
