@@ -51,9 +51,8 @@ function allowProblem(allow: Allow, hook: Hook, input: AuthorizeInput): string |
     return 'an identity needs a subject';
   }
   if (hook === 'authorize') return decisionsProblem(allow.decisions, input.resources.length);
-  if (allow.headers !== undefined) return headersProblem(allow.headers);
   if (allow.grant !== undefined && typeof allow.grant !== 'string') return 'a grant is a string';
-  return undefined;
+  return allow.headers === undefined ? undefined : headersProblem(allow.headers);
 }
 
 function decisionsProblem(decisions: unknown, wanted: number): string | undefined {

@@ -1,0 +1,201 @@
+/**
+ * The one definition of the config: what is checked at the start, what editors complete (`wardgate.schema.json` is
+ * generated from it), and the types that the gateway works with.
+ */
+import { z } from 'zod';
+import { PRESETS } from '../providers/presets.ts';
+
+/** `50ms`, `30s`, `1m`, `2h` → milliseconds. */
+const duration = z
+  .string()
+  .regex(/^\d+(\.\d+)?(ms|s|m|h)$/, 'must be a duration such as 50ms, 30s or 1m')
+  .transform((text) => Number.parseFloat(text) * UNITS[text.replace(/[\d.]/g, '') as keyof typeof UNITS]);
+const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+
+/** `64KiB`, `32MiB` or a number of bytes → bytes. */
+const size = z
+  .union([
+    z.number().int().positive(),
+    z.string().regex(/^\d+(B|KiB|MiB|GiB)$/, 'must be a size such as 64KiB or 32MiB'),
+  ])
+  .transform((value) =>
+    typeof value === 'number'
+      ? value
+      : Number.parseInt(value, 10) * SIZES[value.replace(/\d/g, '') as keyof typeof SIZES],
+  );
+const SIZES = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
+
+const address = z.string().regex(/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5}$/, 'must be HOST:PORT, such as 127.0.0.1:3000');
+const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/, 'must be letters, digits, `.`, `_` and `-`');
+const headers = z.record(z.string(), z.string());
+
+const provider = z
+  .strictObject({
+    kind: z
+      .enum(Object.keys(PRESETS) as [string, ...string[]])
+      .describe('What it speaks; presets bring their base URL along.'),
+    baseUrl: z
+      .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
+      .optional()
+      .describe('Up to and including `/v1`.'),
+    key: z.string().optional().describe('The provider’s key. The client’s own credential never goes upstream.'),
+    headers: headers.optional().describe('Sent with every call.'),
+    streamUsage: z.boolean().default(true).describe('Ask for the usage of streams (`stream_options.include_usage`).'),
+    timeouts: z
+      .strictObject({
+        connect: duration.prefault('5s'),
+        firstByte: duration.prefault('300s').describe('Until the answer begins.'),
+        idle: duration.prefault('300s').describe('Between two pieces of an answer.'),
+      })
+      .prefault({}),
+  })
+  .superRefine((value, context) => {
+    if (value.baseUrl === undefined && PRESETS[value.kind]?.baseUrl === undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['baseUrl'],
+        message: `is needed: \`${value.kind}\` has no base URL of its own`,
+      });
+    }
+  });
+
+const target = z.strictObject({
+  provider: name,
+  model: z.string().optional().describe('Its name upstream; default: the name that the client asked for.'),
+});
+
+const model = z.union([
+  name.describe('Short form: a provider that knows the model by the same name.'),
+  target,
+  z.strictObject({
+    strategy: z.enum(['priority']).default('priority').describe('The targets in turn, until one answers.'),
+    targets: z.array(target).min(1),
+  }),
+]);
+
+const price = z.strictObject({
+  input: z.number().nonnegative().describe('USD per million prompt tokens.'),
+  output: z.number().nonnegative().describe('USD per million answer tokens.'),
+  cachedInput: z.number().nonnegative().optional(),
+});
+
+const HOOK_NAMES = ['authenticate', 'authorize', 'limit', 'request', 'response', 'stream', 'observe'] as const;
+
+const plugin = z.strictObject({
+  at: z
+    .string()
+    .regex(
+      /^(local:|grpc:\/\/|grpcs:\/\/|http:\/\/|https:\/\/|webhook:\/\/|webhooks:\/\/).+/,
+      'must begin with local:, grpc://, grpcs://, http://, https:// or webhook://',
+    )
+    .describe('Where it runs.'),
+  config: z.unknown().optional().describe('The plugin’s own config; checked by the plugin.'),
+  hooks: z.array(z.enum(HOOK_NAMES)).optional().describe('Ask it at these hooks only.'),
+  onFault: z.enum(['reject', 'allow']).default('reject').describe('What a fault (late, broken, malformed) means.'),
+  deadline: duration.prefault('2s').describe('For one call.'),
+  shadow: z.boolean().default(false).describe('Asked, timed and recorded, never obeyed.'),
+  history: z
+    .enum(['reject', 'mask', 'skip'])
+    .default('reject')
+    .describe('What becomes of an old turn that would be rejected.'),
+  headers: z.array(z.string().toLowerCase()).default([]).describe('Request headers that it is shown.'),
+  forwardHeaders: z
+    .array(z.strictObject({ name: z.string().toLowerCase(), value: z.string().optional() }))
+    .default([])
+    .describe('webhook: request headers that are sent along; `value` is a pattern for the whole value.'),
+  rejection: z
+    .strictObject({
+      status: z.number().int().min(400).max(599).optional(),
+      body: z.string().max(65_536).optional(),
+      contentType: z.string().optional(),
+    })
+    .optional()
+    .describe('Answer its rejections with this status and body.'),
+  hold: z
+    .strictObject({
+      size: size.prefault('16KiB').describe('Most text that it may hold back on one channel of a stream.'),
+      time: duration.prefault('30s').describe('Longest time that it may hold it.'),
+    })
+    .prefault({}),
+  window: z
+    .strictObject({
+      size: z.number().int().min(1).default(1024).describe('Characters gathered before it is asked.'),
+      overlap: z.number().int().min(0).default(256).describe('Characters that it sees again.'),
+    })
+    .prefault({})
+    .describe('How a guard without a `stream` hook, such as a webhook, is asked about streams.'),
+  connections: z.number().int().min(1).max(64).default(1),
+});
+
+const cors = z.union([
+  z.boolean(),
+  z.strictObject({
+    origins: z.array(z.string()).default(['*']),
+    headers: z.array(z.string()).default(['*']),
+    maxAge: duration.prefault('10m'),
+  }),
+]);
+
+const route = z.strictObject({
+  models: z.array(z.string()).optional().describe('Models that may be asked for here; default: all.'),
+  model: z.string().optional().describe('The model of this route, whatever the client asks for.'),
+  defaultModel: z.string().optional().describe('The model for requests that name none.'),
+  plugins: z.array(z.string()).default([]).describe('What guards it, in order.'),
+  identity: z
+    .enum(['required', 'optional'])
+    .default('required')
+    .describe('With an authenticator mounted: may a stranger pass?'),
+  cors: cors.default(false),
+  context: headers.optional().describe('Constants for its plugins.'),
+  upstreamHeaders: headers.optional().describe('Added to what goes upstream.'),
+});
+
+export const configSchema = z.strictObject({
+  listen: address.default('127.0.0.1:3000'),
+  metrics: z.union([address, z.literal(false)]).default('127.0.0.1:15020'),
+  drain: duration.prefault('30s').describe('How long open answers may go on after SIGTERM.'),
+  limits: z
+    .strictObject({
+      body: size.prefault('32MiB'),
+      bodyTime: duration.prefault('60s'),
+      headers: size.prefault('32KiB'),
+      depth: z.number().int().min(4).max(10_000).default(128),
+      reply: size.prefault('32MiB').describe('Longest whole answer that is taken from a provider.'),
+    })
+    .prefault({}),
+  log: z
+    .strictObject({
+      level: z.enum(['silent', 'error', 'warn', 'info', 'debug']).default('info'),
+      access: z.boolean().default(true).describe('One line per request.'),
+    })
+    .prefault({}),
+  trace: z
+    .strictObject({ header: z.boolean().default(false).describe('Put the decision trace into `x-wardgate-trace`.') })
+    .prefault({}),
+  metricNames: z
+    .array(z.enum(['otel', 'agentgateway']))
+    .default(['otel', 'agentgateway'])
+    .describe('Which names the model metrics have.'),
+  heartbeat: duration.prefault('15s').describe('Comment sent on a silent stream.'),
+  providers: z.record(name, provider),
+  models: z.record(z.string().min(1), model),
+  prices: z.record(z.string(), price).default({}).describe('By upstream model.'),
+  plugins: z.record(name, plugin).default({}),
+  routes: z.record(z.string().regex(/^\/([^\s?#]*[^\s?#/])?$/, 'must be a path such as /openai'), route),
+});
+
+export type Config = z.output<typeof configSchema>;
+export type ProviderConfig = Config['providers'][string];
+export type PluginConfig = Config['plugins'][string];
+export type RouteConfig = Config['routes'][string];
+export type CorsConfig = Exclude<RouteConfig['cors'], boolean>;
+export type ModelConfig = Config['models'][string];
+
+/** The config as JSON Schema (2020-12), for editors. */
+export function configJsonSchema(): Record<string, unknown> {
+  return {
+    ...z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' }),
+    title: 'Wardgate config',
+    $comment: 'Generated by `npm run schema` from gateway/config/schema.ts.',
+  };
+}

@@ -1,0 +1,72 @@
+/**
+ * A dialect is what clients speak: it reads a request, finds its segments, and writes a reply, an event or an error.
+ */
+import type { Segment, Usage } from '../../proto/contract.ts';
+import type { ErrorShape } from '../errors.ts';
+
+/** A JSON object that came from outside. */
+export type Json = Record<string, unknown>;
+
+/** What the pipeline needs to know of a request; the body keeps everything else. */
+export interface ModelRequest {
+  body: Json;
+  model: string | undefined;
+  stream: boolean;
+  /** Whether the client asked for the usage of a stream itself. */
+  wantsUsage: boolean;
+  maxOutputTokens: number | undefined;
+}
+
+/** Text that a streamed event carries: one part of one channel. */
+export interface EventPart {
+  /** Choice and kind, such as `0/text` or `1/tool-arguments/0`. */
+  channel: string;
+  text: string;
+  /** True when it neither goes on from an earlier event nor goes on in a later one. */
+  isWhole: boolean;
+  /** Writes other text into the event's object. */
+  set(text: string): void;
+}
+
+/** One event of a stream, read. */
+export interface StreamEvent {
+  /** The parsed object, which `EventPart.set` changes; undefined for `[DONE]` and comments. */
+  body: Json | undefined;
+  parts: EventPart[];
+  /** Choices that end with this event: no more text comes on their channels. */
+  finished: string[];
+  usage: Usage | undefined;
+  /** The upstream's own error in the middle of its stream. */
+  error: string | undefined;
+  /** The end of the stream as the dialect marks it. */
+  done: boolean;
+  /** True when the event carries nothing but its parts, so that it may be left out when they are empty. */
+  bare: boolean;
+  /** True when it carries the usage alone: left out when the client did not ask for it. */
+  usageOnly: boolean;
+  model: string | undefined;
+}
+
+export interface Dialect {
+  readonly name: string;
+  /** Reads a request; throws `invalid_request` with a sentence that names the field. */
+  readRequest(body: Json): ModelRequest;
+  /** Every piece of text that the model will read. */
+  requestSegments(body: Json): Segment[];
+  /** Every piece of text that the model wrote. */
+  replySegments(body: Json): Segment[];
+  /** Puts rewritten text back into the body that the segments came from. */
+  writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void;
+  /** Usage as a whole reply tells it. */
+  replyUsage(body: Json): Usage | undefined;
+  replyModel(body: Json): string | undefined;
+  /** Reads the data of one event. */
+  readEvent(data: string): StreamEvent;
+  /** An event of its own for text that was held when its channel ended; `like` is any event of the stream. */
+  textEvent(like: Json, channel: string, text: string): Json;
+  /** Frames an event's object. */
+  frame(body: Json): string;
+  errorBody(error: ErrorShape): string;
+  errorFrame(error: ErrorShape): string;
+  modelList(models: { id: string; ownedBy: string }[]): string;
+}

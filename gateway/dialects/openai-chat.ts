@@ -1,0 +1,386 @@
+/**
+ * OpenAI chat completions: `POST /v1/chat/completions`.
+ * Source: https://platform.openai.com/docs/api-reference/chat (fields as of 2026), and the compatible servers' extras
+ * (`reasoning_content`, `reasoning`; tool calls without an index).
+ */
+import type { Channel, Role, Segment, Usage } from '../../proto/contract.ts';
+import { type ErrorShape, GatewayError } from '../errors.ts';
+import type { Dialect, EventPart, Json, ModelRequest, StreamEvent } from './dialect.ts';
+
+export const openaiChat: Dialect = {
+  name: 'openai-chat',
+  readRequest,
+  requestSegments,
+  replySegments,
+  writeSegments,
+  replyUsage: (body) => readUsage(body.usage),
+  replyModel: (body) => text(body.model),
+  readEvent,
+  textEvent,
+  frame: (body) => `data: ${JSON.stringify(body)}\n\n`,
+  errorBody,
+  errorFrame: (error) => `data: ${errorBody(error)}\n\n`,
+  modelList: (models) =>
+    JSON.stringify({
+      object: 'list',
+      data: models.map(({ id, ownedBy }) => ({ id, object: 'model', created: 0, owned_by: ownedBy })),
+    }),
+};
+
+// --- Requests -----------------------------------------------------------------------------------------------------
+
+function readRequest(body: Json): ModelRequest {
+  const { model, messages, stream } = body;
+  if (model !== undefined && typeof model !== 'string') throw invalid('model', 'must be a string');
+  if (!Array.isArray(messages)) throw invalid('messages', 'is missing or not a list');
+  if (!messages.every(isObject)) throw invalid('messages', 'must be a list of objects');
+  if (stream !== undefined && stream !== null && typeof stream !== 'boolean')
+    throw invalid('stream', 'must be true or false');
+  const maxTokens = body.max_completion_tokens ?? body.max_tokens;
+  return {
+    body,
+    model,
+    stream: stream === true,
+    wantsUsage: isObject(body.stream_options) && body.stream_options.include_usage === true,
+    maxOutputTokens: typeof maxTokens === 'number' && maxTokens >= 0 ? maxTokens : undefined,
+  };
+}
+
+function invalid(param: string, what: string): GatewayError {
+  return new GatewayError('invalid_request', `The field \`${param}\` ${what}.`, { param });
+}
+
+/** Collects segments with their places. */
+class Segments {
+  readonly list: Segment[] = [];
+
+  add(path: string, value: unknown, role: Role, channel: Channel, old: boolean): void {
+    if (typeof value !== 'string' || value === '') return;
+    const segment: Segment = { id: path, role, channel, path, text: value };
+    if (old) segment.old = true;
+    this.list.push(segment);
+  }
+
+  /** Every string inside a value of unknown shape: nothing that a model reads may slip by unread. */
+  deep(path: string, value: unknown, role: Role, channel: Channel, old: boolean): void {
+    if (typeof value === 'string') this.add(path, value, role, channel, old);
+    else if (Array.isArray(value)) value.forEach((item, i) => this.deep(`${path}/${i}`, item, role, channel, old));
+    else if (isObject(value)) {
+      for (const [key, item] of Object.entries(value))
+        this.deep(`${path}/${escapePointer(key)}`, item, role, channel, old);
+    }
+  }
+}
+
+function requestSegments(body: Json): Segment[] {
+  const segments = new Segments();
+  const messages = body.messages as Json[];
+  const newest = messages.findLastIndex((message) => message.role === 'user');
+  messages.forEach((message, i) => {
+    messageSegments(segments, `/messages/${i}`, message, i < newest);
+  });
+  for (const [field, channel] of REQUEST_FIELDS) segments.deep(`/${field}`, body[field], 'system', channel, false);
+  return segments.list;
+}
+
+/** What a model reads outside the messages. */
+const REQUEST_FIELDS: [string, Channel][] = [
+  ['tools', 'tool-definition'],
+  ['functions', 'tool-definition'],
+  ['response_format', 'tool-definition'],
+  ['prediction', 'text'],
+];
+
+function messageSegments(segments: Segments, path: string, message: Json, old: boolean): void {
+  const role = roleOf(message.role);
+  const channel: Channel = role === 'tool' ? 'tool-result' : 'text';
+  contentSegments(segments, `${path}/content`, message.content, { role, channel, old });
+  segments.add(`${path}/name`, message.name, role, 'text', old);
+  segments.add(`${path}/refusal`, message.refusal, role, 'refusal', old);
+  segments.add(`${path}/reasoning_content`, message.reasoning_content, role, 'reasoning', old);
+  segments.add(`${path}/reasoning`, message.reasoning, role, 'reasoning', old);
+  if (Array.isArray(message.tool_calls)) {
+    message.tool_calls.forEach((call, i) => {
+      toolCallSegments(segments, `${path}/tool_calls/${i}`, call, role, old);
+    });
+  }
+  if (isObject(message.function_call)) {
+    segments.add(`${path}/function_call/arguments`, message.function_call.arguments, role, 'tool-arguments', old);
+  }
+  if (isObject(message.audio)) segments.add(`${path}/audio/transcript`, message.audio.transcript, role, 'text', old);
+  if (Array.isArray(message.annotations)) segments.deep(`${path}/annotations`, message.annotations, role, 'text', old);
+}
+
+function contentSegments(
+  segments: Segments,
+  path: string,
+  content: unknown,
+  place: { role: Role; channel: Channel; old: boolean },
+): void {
+  const { role, channel, old } = place;
+  if (!Array.isArray(content)) {
+    segments.deep(path, content, role, channel, old);
+    return;
+  }
+  content.forEach((part: unknown, i) => {
+    const at = `${path}/${i}`;
+    if (!isObject(part)) segments.deep(at, part, role, channel, old);
+    else if (part.type === 'image_url' && isObject(part.image_url))
+      media(segments, `${at}/image_url/url`, part.image_url.url, place);
+    else if (part.type === 'input_audio' && isObject(part.input_audio)) {
+      media(segments, `${at}/input_audio/data`, part.input_audio.data, place, `audio/${part.input_audio.format}`);
+    } else if (part.type === 'file' && isObject(part.file)) {
+      segments.add(`${at}/file/filename`, part.file.filename, role, channel, old);
+      media(segments, `${at}/file/file_data`, part.file.file_data, place);
+    } else {
+      for (const [key, value] of Object.entries(part)) {
+        if (key !== 'type') segments.deep(`${at}/${escapePointer(key)}`, value, role, channel, old);
+      }
+    }
+  });
+}
+
+function media(
+  segments: Segments,
+  path: string,
+  value: unknown,
+  place: { role: Role; old: boolean },
+  type = typeof value === 'string' ? (/^data:([^;,]+)/.exec(value)?.[1] ?? 'application/octet-stream') : undefined,
+): void {
+  if (typeof value !== 'string') return;
+  segments.list.push({
+    id: path,
+    role: place.role,
+    channel: 'media',
+    path,
+    text: value,
+    mediaType: type,
+    old: place.old || undefined,
+  });
+}
+
+function toolCallSegments(segments: Segments, path: string, call: unknown, role: Role, old: boolean): void {
+  if (!isObject(call)) return;
+  if (isObject(call.function))
+    segments.add(`${path}/function/arguments`, call.function.arguments, role, 'tool-arguments', old);
+  if (isObject(call.custom)) segments.add(`${path}/custom/input`, call.custom.input, role, 'text', old);
+}
+
+const ROLES: Record<string, Role> = {
+  system: 'system',
+  developer: 'system',
+  user: 'user',
+  assistant: 'assistant',
+  tool: 'tool',
+  function: 'tool',
+};
+
+function roleOf(role: unknown): Role {
+  return (typeof role === 'string' && Object.hasOwn(ROLES, role) && ROLES[role]) || 'user';
+}
+
+// --- Replies ------------------------------------------------------------------------------------------------------
+
+function replySegments(body: Json): Segment[] {
+  const segments = new Segments();
+  if (!Array.isArray(body.choices)) return segments.list;
+  body.choices.forEach((choice: unknown, i) => {
+    if (isObject(choice) && isObject(choice.message)) {
+      messageSegments(segments, `/choices/${i}/message`, { role: 'assistant', ...choice.message }, false);
+    }
+  });
+  return segments.list;
+}
+
+/** Besides the text itself, its copies go: log probabilities repeat every token. */
+function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
+  for (const [path, value] of rewritten) writePointer(body, path, value);
+  if (rewritten.size === 0 || !Array.isArray(body.choices)) return;
+  for (const choice of body.choices) if (isObject(choice) && choice.logprobs) choice.logprobs = null;
+}
+
+function writePointer(body: Json, pointer: string, value: string): void {
+  const keys = pointer.split('/').slice(1).map(unescapePointer);
+  const last = keys.pop() as string;
+  let at: unknown = body;
+  for (const key of keys) at = (at as Json)[key];
+  (at as Json)[last] = value;
+}
+
+function readUsage(usage: unknown): Usage | undefined {
+  if (!isObject(usage)) return undefined;
+  const { prompt_tokens: input, completion_tokens: output } = usage;
+  if (typeof input !== 'number' && typeof output !== 'number') return undefined;
+  const cached = isObject(usage.prompt_tokens_details) ? usage.prompt_tokens_details.cached_tokens : undefined;
+  const reasoning = isObject(usage.completion_tokens_details)
+    ? usage.completion_tokens_details.reasoning_tokens
+    : undefined;
+  return {
+    inputTokens: tokens(input),
+    outputTokens: tokens(output),
+    ...(typeof cached === 'number' && { cachedInputTokens: tokens(cached) }),
+    ...(typeof reasoning === 'number' && { reasoningTokens: tokens(reasoning) }),
+  };
+}
+
+function tokens(value: unknown): number {
+  return typeof value === 'number' && value >= 0 && Number.isFinite(value) ? value : 0;
+}
+
+// --- Streams ------------------------------------------------------------------------------------------------------
+
+const NONE: never[] = [];
+
+function readEvent(data: string): StreamEvent {
+  const event: StreamEvent = {
+    body: undefined,
+    parts: NONE,
+    finished: NONE,
+    usage: undefined,
+    error: undefined,
+    done: false,
+    bare: false,
+    usageOnly: false,
+    model: undefined,
+  };
+  if (data === '[DONE]') {
+    event.done = true;
+    return event;
+  }
+  const body: unknown = JSON.parse(data);
+  if (!isObject(body)) throw new SyntaxError('an event must be an object');
+  event.body = body;
+  event.model = text(body.model);
+  if (body.error) event.error = isObject(body.error) ? String(body.error.message ?? 'error') : String(body.error);
+  if (body.usage) event.usage = readUsage(body.usage);
+  const { choices } = body;
+  if (!Array.isArray(choices)) return event;
+  event.usageOnly = choices.length === 0 && event.usage !== undefined;
+  event.bare = choices.length > 0 && !body.usage;
+  for (const choice of choices) if (isObject(choice)) readChoice(event, choice);
+  return event;
+}
+
+function readChoice(event: StreamEvent, choice: Json): void {
+  const index = typeof choice.index === 'number' ? choice.index : 0;
+  if (typeof choice.finish_reason === 'string') {
+    if (event.finished === NONE) event.finished = [];
+    event.finished.push(`${index}`);
+    event.bare = false;
+  }
+  const { delta } = choice;
+  if (!isObject(delta)) return;
+  for (const key in delta) readDelta(event, choice, delta, key, index);
+}
+
+/** The delta's own fields that carry text, by the kind of channel. */
+const TEXT_FIELDS: Record<string, string> = {
+  content: 'text',
+  refusal: 'refusal',
+  reasoning_content: 'reasoning/reasoning_content',
+  reasoning: 'reasoning/reasoning',
+};
+
+function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, index: number): void {
+  const value = delta[key];
+  if (value === null || value === undefined) return;
+  const kind = TEXT_FIELDS[key];
+  if (kind !== undefined) addPart(event, choice, delta, key, `${index}/${kind}`);
+  else if (key === 'role') event.bare = false;
+  else if (key === 'tool_calls' && Array.isArray(value)) {
+    value.forEach((call, i) => {
+      readToolCall(event, choice, call, `${index}/tool-arguments/`, i);
+    });
+  } else if (key === 'function_call' && isObject(value)) {
+    event.bare &&= value.name === undefined;
+    addPart(event, choice, value, 'arguments', `${index}/tool-arguments/function`);
+  } else {
+    event.bare = false;
+    readUnknown(event, choice, delta, key, `${index}/extra`);
+  }
+}
+
+/** Strings in fields that this dialect does not know: each is judged for itself, since nothing tells how they go on. */
+function readUnknown(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string): void {
+  const value = holder[key];
+  if (typeof value === 'string') addPart(event, choice, holder, key, channel, true);
+  else if (typeof value === 'object' && value !== null) {
+    for (const inner of Object.keys(value)) readUnknown(event, choice, value as Json, inner, channel);
+  }
+}
+
+function readToolCall(event: StreamEvent, choice: Json, call: unknown, channel: string, position: number): void {
+  if (!isObject(call)) return;
+  event.bare &&= call.id === undefined && call.type === undefined;
+  const index = typeof call.index === 'number' ? call.index : position;
+  if (isObject(call.function)) {
+    event.bare &&= call.function.name === undefined;
+    addPart(event, choice, call.function, 'arguments', channel + index);
+  }
+  if (isObject(call.custom)) addPart(event, choice, call.custom, 'input', `${channel}${index}/custom`);
+}
+
+function addPart(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string, isWhole = false): void {
+  const value = holder[key];
+  if (typeof value !== 'string') return;
+  const part: EventPart = {
+    channel,
+    text: value,
+    isWhole,
+    set(replaced) {
+      holder[key] = replaced;
+      // What repeats or measures the text must not outlive it.
+      if (choice.logprobs) choice.logprobs = null;
+      if (event.body && 'obfuscation' in event.body) delete event.body.obfuscation;
+    },
+  };
+  if (event.parts === NONE) event.parts = [part];
+  else event.parts.push(part);
+}
+
+function textEvent(like: Json, channel: string, value: string): Json {
+  const [index = '0', kind, call] = channel.split('/');
+  const { id, object, created, model, system_fingerprint } = like;
+  const delta = deltaFor(kind, call, value, channel);
+  return {
+    id,
+    object,
+    created,
+    model,
+    ...(system_fingerprint !== undefined && { system_fingerprint }),
+    choices: [{ index: Number(index), delta, finish_reason: null }],
+  };
+}
+
+function deltaFor(kind: string | undefined, call: string | undefined, value: string, channel: string): Json {
+  if (kind === 'reasoning' && call !== undefined) return { [call]: value };
+  if (kind === 'refusal') return { refusal: value };
+  if (kind !== 'tool-arguments') return { content: value };
+  if (call === 'function') return { function_call: { arguments: value } };
+  if (channel.endsWith('/custom')) return { tool_calls: [{ index: Number(call), custom: { input: value } }] };
+  return { tool_calls: [{ index: Number(call), function: { arguments: value } }] };
+}
+
+// --- Errors -------------------------------------------------------------------------------------------------------
+
+function errorBody({ message, type, code, param }: ErrorShape): string {
+  return JSON.stringify({ error: { message, type, param: param ?? null, code } });
+}
+
+// --- JSON ---------------------------------------------------------------------------------------------------------
+
+function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
+function escapePointer(key: string): string {
+  return key.replaceAll('~', '~0').replaceAll('/', '~1');
+}
+
+function unescapePointer(key: string): string {
+  return key.replaceAll('~1', '/').replaceAll('~0', '~');
+}

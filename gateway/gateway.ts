@@ -1,0 +1,111 @@
+/** What all requests share: the current config, the pools, the metrics and the log. */
+import { randomUUID } from 'node:crypto';
+import type { Exchange } from './exchange.ts';
+import type { Snapshot } from './snapshot.ts';
+import type { Log } from './telemetry/log.ts';
+import type { Metrics } from './telemetry/metrics.ts';
+import { RequestRecord, reasonOf } from './telemetry/record.ts';
+import type { Upstream } from './upstream.ts';
+
+export class Gateway {
+  /** Replaced by a reload; a request keeps the one that it began with. */
+  snapshot: Snapshot;
+  readonly upstream: Upstream;
+  readonly metrics: Metrics;
+  readonly log: Log;
+
+  constructor(snapshot: Snapshot, upstream: Upstream, metrics: Metrics, log: Log) {
+    this.snapshot = snapshot;
+    this.upstream = upstream;
+    this.metrics = metrics;
+    this.log = log;
+  }
+
+  /** Begins the record of a request. A client's own request id is kept when it is harmless. */
+  record(exchange: Exchange, route: string): RequestRecord {
+    const given = exchange.headers['x-request-id'];
+    const id = given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
+    const context = this.snapshot.config.routes[route]?.context;
+    const facts = {
+      id,
+      method: exchange.method,
+      path: exchange.path,
+      route,
+      ...(context !== undefined && { context }),
+    };
+    return new RequestRecord(facts, exchange.headers, exchange.startedAt, this.log);
+  }
+
+  /** Counts a request that is over, and writes its line. */
+  settle(record: RequestRecord, durationMs: number): void {
+    const { facts } = record;
+    record.costUsd = this.cost(record);
+    const vendor = this.vendorOf(facts.provider);
+    const series = this.metrics.forRequest({
+      route: facts.route,
+      method: facts.method,
+      status: record.status,
+      reason: record.code ?? '',
+      provider: vendor,
+      model: facts.model ?? '',
+    });
+    series.requests.value += 1;
+    series.duration.observe(durationMs / 1000);
+    if (facts.model !== undefined && record.status === 200) {
+      const model = this.metrics.forModel(facts.route, vendor, facts.model, record.upstreamModel ?? facts.model);
+      this.metrics.settle(model, {
+        usage: record.usage,
+        durationMs,
+        firstTokenMs: record.firstTokenMs,
+        costUsd: record.costUsd,
+      });
+    }
+    if (this.snapshot.config.log.access) this.log.info(accessLine(record, durationMs), 'request');
+  }
+
+  private vendorOf(provider: string | undefined): string {
+    return provider === undefined ? '' : this.snapshot.telemetryName(provider);
+  }
+
+  /** By the price table; undefined without a price or a usage. Prices are USD per million tokens. */
+  private cost({ usage, upstreamModel, facts }: RequestRecord): number | undefined {
+    const { prices } = this.snapshot.config;
+    const price = prices[upstreamModel ?? ''] ?? prices[facts.model ?? ''];
+    if (price === undefined || usage === undefined) return undefined;
+    const cached = price.cachedInput === undefined ? 0 : (usage.cachedInputTokens ?? 0);
+    const input = (usage.inputTokens - cached) * price.input + cached * (price.cachedInput ?? 0);
+    return (input + usage.outputTokens * price.output) / 1_000_000;
+  }
+}
+
+/** One line a request: everything but what was said. */
+function accessLine(record: RequestRecord, durationMs: number): object {
+  const { facts, usage } = record;
+  return {
+    requestId: facts.id,
+    route: facts.route,
+    method: facts.method,
+    path: facts.path.length > 256 ? `${facts.path.slice(0, 256)}…` : facts.path,
+    status: record.status,
+    outcome: record.outcome,
+    code: record.code,
+    cause:
+      record.cause === undefined ? undefined : typeof record.cause === 'string' ? record.cause : reasonOf(record.cause),
+    model: facts.model,
+    upstreamModel: record.upstreamModel,
+    provider: facts.provider,
+    subject: facts.identity?.subject,
+    streamed: record.streamed || undefined,
+    inputTokens: usage?.inputTokens,
+    outputTokens: usage?.outputTokens,
+    estimated: usage?.estimated,
+    costUsd: record.costUsd,
+    firstTokenMs: rounded(record.firstTokenMs),
+    durationMs: rounded(durationMs),
+    trace: record.trace.length > 0 ? record.traceLine : undefined,
+  };
+}
+
+function rounded(ms: number | undefined): number | undefined {
+  return ms === undefined ? undefined : Math.round(ms * 100) / 100;
+}

@@ -1,0 +1,386 @@
+/**
+ * Asking plugins: the one place that knows order, deadline, fault policy, what makes a verdict valid, and what is
+ * recorded of it.
+ *
+ * A plugin that failed has not said yes. Late, thrown, empty, malformed, unreachable, a verdict that the hook cannot
+ * honour: each is a fault, and a fault rejects unless the config says `onFault: allow`.
+ */
+import type {
+  AllowOrReject,
+  AuthenticateInput,
+  AuthorizeInput,
+  Finding,
+  HistoryPolicy,
+  Hook,
+  Identity,
+  LimitInput,
+  ObserveInput,
+  Placeholder,
+  Reject,
+  RequestFacts,
+  Segment,
+  SegmentsInput,
+  StreamInput,
+  Verdict,
+} from '../proto/contract.ts';
+import { kindOf, verdictProblem } from '../proto/verdict.ts';
+import { PluginFault } from './connect/connection.ts';
+import { ERRORS, GatewayError } from './errors.ts';
+import { answers, type Mount } from './mount.ts';
+import { repairJson } from './stream/json-text.ts';
+import type { RequestRecord } from './telemetry/record.ts';
+
+export type HookInput = AuthenticateInput | AuthorizeInput | LimitInput | SegmentsInput | StreamInput | ObserveInput;
+
+/** A verdict to obey, or `undefined`: in shadow, or a fault that the config forgives. */
+export type Judgement = Verdict | undefined;
+
+// --- One question ---------------------------------------------------------------------------------------------------
+
+/**
+ * Asks one plugin one question. A plugin in process that answers at once is judged at once: no promise, no timer.
+ */
+export function ask(mount: Mount, hook: Hook, input: HookInput, record: RequestRecord): Judgement | Promise<Judgement> {
+  const startedAt = performance.now();
+  const settle = (answer: unknown) => judge(mount, hook, input, answer, startedAt, record);
+  const fail = (error: unknown) => fault(mount, hook, startedAt, record, error);
+  try {
+    const cancel = new LazyAbort();
+    const answer = mount.connection.ask(hook, input, cancel);
+    return answer instanceof Promise ? race(answer, mount.policy.deadline, cancel).then(settle, fail) : settle(answer);
+  } catch (error) {
+    return fail(error);
+  }
+}
+
+/** An abort signal that costs nothing until a plugin looks at it. */
+class LazyAbort {
+  #controller: AbortController | undefined;
+  #reason: Error | undefined;
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#reason) this.#controller.abort(this.#reason);
+    return this.#controller.signal;
+  }
+
+  abort(reason: Error): void {
+    this.#reason = reason;
+    this.#controller?.abort(reason);
+  }
+}
+
+/** The deadline is raced, not only signalled: a plugin that ignores the signal is late all the same. */
+function race(answer: Promise<unknown>, deadlineMs: number, cancel: LazyAbort): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      const late = new Error(`no answer within ${deadlineMs} ms`);
+      late.name = 'TimeoutError';
+      reject(late);
+      cancel.abort(late);
+    }, deadlineMs);
+    answer.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
+function judge(
+  mount: Mount,
+  hook: Hook,
+  input: HookInput,
+  answer: unknown,
+  startedAt: number,
+  record: RequestRecord,
+): Judgement {
+  // An observer has nothing to answer.
+  const verdict = (hook === 'observe' && answer === undefined ? { allow: {} } : answer) as Verdict;
+  const problem = verdictProblem(hook, input, verdict) ?? rewriteProblem(input, verdict);
+  if (problem !== undefined) return fault(mount, hook, startedAt, record, new PluginFault('bad_verdict', problem));
+  const kind = kindOf(verdict);
+  const { code, findings } = (verdict as { [key: string]: { code?: string; findings?: Finding[] } })[kind]!;
+  record.asked(mount, hook, kind, performance.now() - startedAt, code, findings);
+  // A reservation is settled also where it is not obeyed, or the shadow's counts would drift.
+  if ('allow' in verdict && verdict.allow.grant !== undefined) record.grants.set(mount, verdict.allow.grant);
+  return mount.policy.shadow ? undefined : verdict;
+}
+
+/** Rewritten tool arguments must still be JSON where they were: the client will parse them. */
+function rewriteProblem(input: HookInput, verdict: Verdict): string | undefined {
+  if (!('rewrite' in verdict)) return undefined;
+  const { segments } = input as SegmentsInput;
+  for (const rewritten of verdict.rewrite.segments) {
+    const before = segments.find((segment) => segment.id === rewritten.id);
+    if (before?.channel !== 'tool-arguments' || !isJson(before.text)) continue;
+    rewritten.text = repairJson(rewritten.text);
+    if (!isJson(rewritten.text)) return 'rewritten tool arguments are no longer JSON';
+  }
+  return undefined;
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function fault(mount: Mount, hook: Hook, startedAt: number, record: RequestRecord, error: unknown): Judgement {
+  record.asked(mount, hook, 'fault', performance.now() - startedAt);
+  record.pluginFault(mount, hook, error);
+  if (mount.policy.shadow || mount.policy.onFault === 'allow') return undefined;
+  return {
+    reject: { code: 'guard_unavailable', message: unavailable(mount.name), status: ERRORS.guard_unavailable.status },
+  };
+}
+
+function unavailable(name: string): string {
+  return `The request was stopped because the guard “${name}” did not answer. Nothing was let through unchecked; try again in a moment.`;
+}
+
+// --- The hooks of a route ---------------------------------------------------------------------------------------------
+
+/** The plugins that a route asks at each hook, in order; `null` where there are none, which costs one comparison. */
+export type RouteHooks = Record<Hook, Mount[] | null>;
+
+/** Compiles a route's hooks from its mounts, as far as their plugins have described themselves. */
+export function compileHooks(mounts: Mount[]): RouteHooks {
+  const at = (hook: Hook) => {
+    const asked = mounts.filter((mount) => answers(mount, hook));
+    return asked.length > 0 ? asked : null;
+  };
+  return {
+    authenticate: at('authenticate'),
+    authorize: at('authorize'),
+    limit: at('limit'),
+    request: at('request'),
+    response: at('response'),
+    stream: at('stream'),
+    observe: at('observe'),
+  };
+}
+
+/** The facts as a mount may see them: the headers that it names, and no others. */
+export function factsFor(mount: Mount, record: RequestRecord): RequestFacts {
+  const { facts } = record;
+  const names = mount.policy.headers;
+  const forwarded = mount.policy.forwardHeaders;
+  if (names.length === 0 && forwarded.length === 0) return facts;
+  const headers: Record<string, string> = {};
+  for (const name of [...names, ...forwarded.map((header) => header.name)]) {
+    const value = record.headers[name];
+    if (value !== undefined) headers[name] = value;
+  }
+  return { ...facts, headers };
+}
+
+/**
+ * Who is this? The first identity counts; credentials that are a plugin's own and bad are refused at once. When all
+ * have spoken and none knew the request, it stays without an identity.
+ */
+export async function authenticate(mounts: Mount[], record: RequestRecord): Promise<Identity | undefined> {
+  const input: AuthenticateInput = { request: { ...record.facts, headers: record.headers as Record<string, string> } };
+  let identity: Identity | undefined;
+  for (const mount of mounts) {
+    const judged = ask(mount, 'authenticate', input, record);
+    const verdict = (judged instanceof Promise ? await judged : judged) as AllowOrReject | undefined;
+    if (verdict === undefined) continue;
+    if ('reject' in verdict) throw refusal(mount, verdict.reject, 'unauthenticated');
+    identity ??= verdict.allow.identity;
+    if (identity !== undefined) break;
+  }
+  return identity;
+}
+
+/** May they? One answer for each resource; every authorizer must agree. */
+export async function authorize(
+  mounts: Mount[],
+  record: RequestRecord,
+  action: string,
+  resources: AuthorizeInput['resources'],
+): Promise<boolean[]> {
+  const allowed = resources.map(() => true);
+  for (const mount of mounts) {
+    const judged = ask(mount, 'authorize', { request: factsFor(mount, record), action, resources }, record);
+    const verdict = (judged instanceof Promise ? await judged : judged) as AllowOrReject | undefined;
+    if (verdict === undefined) continue;
+    if ('reject' in verdict) throw refusal(mount, verdict.reject, 'forbidden');
+    verdict.allow.decisions?.forEach((decision, i) => {
+      if (!decision) allowed[i] = false;
+    });
+  }
+  return allowed;
+}
+
+/** Have they quota left? Their headers go on the answer, also when a later limit refuses. */
+export async function limit(
+  mounts: Mount[],
+  record: RequestRecord,
+  tokens: Omit<LimitInput, 'request'>,
+): Promise<void> {
+  for (const mount of mounts) {
+    const judged = ask(mount, 'limit', { request: factsFor(mount, record), ...tokens }, record);
+    const verdict = (judged instanceof Promise ? await judged : judged) as AllowOrReject | undefined;
+    if (verdict === undefined) continue;
+    if ('reject' in verdict) throw refusal(mount, verdict.reject, 'rate_limited');
+    if (verdict.allow.headers !== undefined) Object.assign(record.replyHeaders, verdict.allow.headers);
+  }
+}
+
+/** What the guards made of a text: the segments that changed, and what is to be restored in the answer. */
+export interface Guarded {
+  rewritten: Map<string, string>;
+  placeholders: Placeholder[];
+}
+
+/**
+ * Is this fit to send, or to show? Guards that rewrite are asked in order, each seeing what the one before made of it;
+ * neighbours that only inspect are asked side by side.
+ */
+export async function guardText(
+  mounts: Mount[],
+  hook: 'request' | 'response',
+  segments: Segment[],
+  record: RequestRecord,
+): Promise<Guarded> {
+  const guarded: Guarded = { rewritten: new Map(), placeholders: [] };
+  let current = segments;
+  for (const stage of stages(mounts)) {
+    const judged = stage.map((mount) => judgeText(mount, hook, current, record));
+    const verdicts =
+      stage.length === 1 && !(judged[0] instanceof Promise) ? (judged as TextJudgement[]) : await Promise.all(judged);
+    verdicts.forEach((verdict, i) => {
+      if (verdict !== undefined && 'reject' in verdict) throw refusal(stage[i]!, verdict.reject, 'content_rejected');
+    });
+    for (const verdict of verdicts) current = applied(verdict, current, guarded);
+  }
+  return guarded;
+}
+
+/** What a text guard decided: the texts to change and to restore, a rejection, or nothing. */
+type TextJudgement = { reject: Reject } | { texts: Map<string, string>; placeholders: Placeholder[] } | undefined;
+
+function stages(mounts: Mount[]): Mount[][] {
+  if (mounts.length === 1) return [mounts];
+  const out: Mount[][] = [];
+  let inspecting: Mount[] | undefined;
+  for (const mount of mounts) {
+    if (mount.connection.description?.rewrites !== false) {
+      out.push([mount]);
+      inspecting = undefined;
+    } else if (inspecting) inspecting.push(mount);
+    else out.push((inspecting = [mount]));
+  }
+  return out;
+}
+
+function judgeText(
+  mount: Mount,
+  hook: 'request' | 'response',
+  segments: Segment[],
+  record: RequestRecord,
+): TextJudgement | Promise<TextJudgement> {
+  const shown = shownTo(mount, segments);
+  const input: SegmentsInput = { request: factsFor(mount, record), segments: shown, history: mount.policy.history };
+  const judged = ask(mount, hook, input, record);
+  const settle = (verdict: Judgement) => textJudgement(mount, hook, input, verdict, record);
+  return judged instanceof Promise ? judged.then(settle) : settle(judged);
+}
+
+/** Media segments keep their bytes only for plugins that ask for them. */
+function shownTo(mount: Mount, segments: Segment[]): Segment[] {
+  if (mount.connection.description?.media || !segments.some((segment) => segment.channel === 'media')) return segments;
+  return segments.map((segment) =>
+    segment.channel === 'media' && segment.text.length > MEDIA_REFERENCE
+      ? { ...segment, text: `${segment.text.slice(0, MEDIA_REFERENCE)}…` }
+      : segment,
+  );
+}
+
+/** How much of a media reference a plugin sees that did not ask for the bytes, in UTF-16 units: enough for any URL. */
+const MEDIA_REFERENCE = 2_048;
+
+function textJudgement(
+  mount: Mount,
+  hook: Hook,
+  input: SegmentsInput,
+  verdict: Judgement,
+  record: RequestRecord,
+): TextJudgement | Promise<TextJudgement> {
+  if (verdict === undefined || 'allow' in verdict || 'release' in verdict) return undefined;
+  if ('rewrite' in verdict) {
+    const texts = new Map(verdict.rewrite.segments.map((segment) => [segment.id, segment.text]));
+    return { texts, placeholders: verdict.rewrite.placeholders ?? [] };
+  }
+  const isFault = verdict.reject.code === 'guard_unavailable';
+  if (hook !== 'request' || isFault || input.history === 'reject' || !input.segments.some((segment) => segment.old))
+    return verdict;
+  return judgeNewTurn(mount, input, verdict.reject, record);
+}
+
+/**
+ * The prompt was rejected, and the mount forgives old turns: clients send the whole history each time, so one bad
+ * prompt would block a chat for good. The newest turn is asked about alone; if that is sound, what was bad is old.
+ */
+async function judgeNewTurn(
+  mount: Mount,
+  input: SegmentsInput,
+  reject: Reject,
+  record: RequestRecord,
+): Promise<TextJudgement> {
+  const newest = input.segments.filter((segment) => !segment.old);
+  const judged = await ask(mount, 'request', { ...input, segments: newest }, record);
+  if (judged !== undefined && 'reject' in judged) return judged;
+  const rewrite = judged !== undefined && 'rewrite' in judged ? judged.rewrite : undefined;
+  const texts = new Map(rewrite?.segments.map((segment) => [segment.id, segment.text]));
+  if (input.history === ('mask' satisfies HistoryPolicy)) {
+    for (const segment of input.segments) {
+      const isBad = reject.segments === undefined || reject.segments.includes(segment.id);
+      if (segment.old && isBad && segment.channel !== 'media') texts.set(segment.id, REMOVED);
+    }
+  }
+  return { texts, placeholders: rewrite?.placeholders ?? [] };
+}
+
+/** Stands in the place of an old turn that a guard rejects. */
+const REMOVED = '[removed by policy]';
+
+function applied(verdict: TextJudgement, segments: Segment[], guarded: Guarded): Segment[] {
+  if (verdict === undefined || 'reject' in verdict || verdict.texts.size === 0) return segments;
+  guarded.placeholders.push(...verdict.placeholders);
+  for (const [id, text] of verdict.texts) guarded.rewritten.set(id, text);
+  return segments.map((segment) => {
+    const text = verdict.texts.get(segment.id);
+    return text === undefined ? segment : { ...segment, text };
+  });
+}
+
+/** Tells every observer, after the reply. Nothing that it does can delay or change anything. */
+export function observe(
+  mounts: Mount[],
+  record: RequestRecord,
+  outcome: Omit<ObserveInput, 'request' | 'grant'>,
+): void {
+  for (const mount of mounts) {
+    const input: ObserveInput = { ...outcome, request: factsFor(mount, record), grant: record.grants.get(mount) };
+    ask(mount, 'observe', input, record);
+  }
+}
+
+/** A rejection as the client gets it: the mount's own status and body first, then the plugin's, then the table's. */
+export function refusal(
+  mount: Mount,
+  reject: Reject,
+  code: 'unauthenticated' | 'forbidden' | 'rate_limited' | 'content_rejected',
+): GatewayError {
+  const isFault = reject.code === 'guard_unavailable' && reject.status === ERRORS.guard_unavailable.status;
+  const own = isFault ? undefined : mount.policy.rejection;
+  return new GatewayError(isFault ? 'guard_unavailable' : code, reject.message, {
+    publicCode: reject.code,
+    status: own?.status ?? reject.status,
+    headers: reject.headers,
+    body: own?.body ?? reject.body,
+    contentType: own?.contentType ?? reject.contentType,
+    param: isFault ? undefined : mount.name,
+  });
+}

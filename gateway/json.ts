@@ -1,0 +1,115 @@
+/**
+ * JSON from outside, read so that what was inspected is what goes upstream. Parsers differ on duplicate keys (first or
+ * last wins) and on invalid UTF-8, so a body with either is refused instead of guessed at.
+ */
+import { isUtf8 } from 'node:buffer';
+import type { Json } from './dialects/dialect.ts';
+import { GatewayError } from './errors.ts';
+
+/** Bounds on a body's shape. */
+export interface JsonLimits {
+  /** Deepest nesting of objects and arrays. */
+  depth: number;
+}
+
+/** Reads a JSON object; throws `invalid_json` with a sentence that says what is wrong, never what it contained. */
+export function readJson(bytes: Buffer, limits: JsonLimits): Json {
+  if (bytes.length === 0) throw refused('The request has no body; send a JSON object.');
+  if (!isUtf8(bytes)) throw refused('The body is not valid UTF-8.');
+  const text = bytes.toString('utf8');
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw refused('The body is not valid JSON.');
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw refused('The body must be a JSON object.');
+  const problem = structureProblem(text, limits.depth);
+  if (problem !== undefined) throw refused(problem);
+  return value as Json;
+}
+
+function refused(message: string): GatewayError {
+  return new GatewayError('invalid_json', message);
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const COLON = 0x3a;
+const STRUCTURE = /["{}[\]]/g;
+const AFTER_KEY = /\s*:/y;
+
+/**
+ * Looks for an object with the same key twice and for nesting beyond `depth`, in a text that is known to be JSON.
+ * Strings are skipped by `indexOf`, which is ten times as fast as any loop over their characters and, unlike one regular
+ * expression for a whole string, needs no stack.
+ */
+export function structureProblem(text: string, depth: number): string | undefined {
+  const open: (Set<string> | undefined)[] = [];
+  STRUCTURE.lastIndex = 0;
+  for (let token = STRUCTURE.exec(text); token !== null; token = STRUCTURE.exec(text)) {
+    const mark = text.charCodeAt(token.index);
+    if (mark === QUOTE) {
+      const end = stringEnd(text, token.index + 1);
+      STRUCTURE.lastIndex = end + 1;
+      const keys = open.at(-1);
+      if (keys !== undefined && isKey(text, end + 1) && isKnown(keys, text.slice(token.index + 1, end))) {
+        return 'The body has an object with the same key twice.';
+      }
+    } else if (mark === 0x7b || mark === 0x5b) {
+      if (open.push(mark === 0x7b ? new Set() : undefined) > depth)
+        return `The body is nested deeper than ${depth} levels.`;
+    } else open.pop();
+  }
+  return undefined;
+}
+
+/** The offset of the quote that ends the string which begins at `from`: one with an even number of backslashes before. */
+function stringEnd(text: string, from: number): number {
+  for (let end = text.indexOf('"', from); ; end = text.indexOf('"', end + 1)) {
+    let slash = end;
+    while (text.charCodeAt(slash - 1) === BACKSLASH) slash -= 1;
+    if ((end - slash) % 2 === 0) return end;
+  }
+}
+
+function isKey(text: string, after: number): boolean {
+  if (text.charCodeAt(after) === COLON) return true;
+  AFTER_KEY.lastIndex = after;
+  return AFTER_KEY.test(text);
+}
+
+/** Remembers a key, and tells whether it was there already, however it was spelt. */
+function isKnown(keys: Set<string>, spelling: string): boolean {
+  const key = spelling.includes('\\') ? (JSON.parse(`"${spelling}"`) as string) : spelling;
+  if (keys.has(key)) return true;
+  keys.add(key);
+  return false;
+}
+
+/**
+ * Writes a body that was changed. Numbers keep their spelling where a JavaScript number could not hold them: a 64-bit
+ * seed must not be rounded because a mask was put in elsewhere.
+ *
+ * @param original the text that `body` was parsed from
+ * @param changed the strings to put in, by JSON pointer, through `write`
+ */
+export function serialise(body: Json, original: Buffer, rewrite: (body: Json) => void): string {
+  const text = original.toString('utf8');
+  if (!LONG_NUMBER.test(text)) {
+    rewrite(body);
+    return JSON.stringify(body);
+  }
+  const exact = JSON.parse(text, keepNumber as (key: string, value: unknown) => unknown) as Json;
+  rewrite(exact);
+  return JSON.stringify(exact);
+}
+
+const LONG_NUMBER = /[\d.]{16,}|\d[eE]/;
+
+/** TC39 "JSON.parse source text access", in V8 since 11.4 and not yet in TypeScript's library. */
+function keepNumber(_key: string, value: unknown, context: { source?: string }): unknown {
+  if (typeof value !== 'number' || context.source === undefined || String(value) === context.source) return value;
+  return (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(context.source);
+}

@@ -1,0 +1,48 @@
+/**
+ * A plugin as the config mounts it: a connection, and the policy of asking it.
+ */
+import type { Hook } from '../proto/contract.ts';
+import type { PluginConfig } from './config/schema.ts';
+import type { Connection } from './connect/connection.ts';
+import { compileGate } from './stream/gate.ts';
+import type { PluginMetrics } from './telemetry/metrics.ts';
+
+/** Which hooks a mount is asked at, as far as is known. */
+export interface Mount {
+  readonly name: string;
+  readonly connection: Connection;
+  readonly policy: PluginConfig;
+  readonly metrics: PluginMetrics;
+  /** Kept up to date with the plugin's description. */
+  gate: RegExp | undefined;
+}
+
+/** Mounts a connection. The gate follows the plugin's description, which may come later. */
+export function mount(name: string, connection: Connection, policy: PluginConfig, metrics: PluginMetrics): Mount {
+  const mounted: Mount = { name, connection, policy, metrics, gate: undefined };
+  const describe = () => {
+    mounted.gate = compileGate(connection.description?.gate);
+  };
+  connection.onDescription(describe);
+  describe();
+  return mounted;
+}
+
+/**
+ * Whether the mount is asked at a hook. A plugin that has not been reached yet might answer any: it is asked, and its
+ * silence is a fault. A guard of whole answers that knows no streams is asked about them window by window.
+ */
+export function answers({ connection, policy }: Mount, hook: Hook): boolean {
+  const { description } = connection;
+  if (policy.hooks !== undefined && !policy.hooks.includes(hook))
+    return hook === 'stream' && isWindowed({ connection, policy });
+  if (description === undefined) return true;
+  return description.hooks.includes(hook) || (hook === 'stream' && isWindowed({ connection, policy }));
+}
+
+/** Whether streams reach this guard through its `response` hook. */
+export function isWindowed({ connection, policy }: Pick<Mount, 'connection' | 'policy'>): boolean {
+  const { description } = connection;
+  if (description === undefined || description.hooks.includes('stream')) return false;
+  return description.hooks.includes('response') && (policy.hooks === undefined || policy.hooks.includes('response'));
+}

@@ -1,0 +1,228 @@
+/**
+ * The config, compiled: routes with their hooks, models with their targets. Immutable; a reload makes a new one beside
+ * it, and requests in flight finish on theirs.
+ */
+import type { PluginFactory } from '../proto/contract.ts';
+import { ConfigProblem } from '../proto/contract.ts';
+import { ConfigError, type LoadedConfig } from './config/load.ts';
+import type { Config, CorsConfig, ModelConfig, PluginConfig, RouteConfig } from './config/schema.ts';
+import { connect } from './connect/connect.ts';
+import { type Connection, type ConnectLog, EndpointProblem } from './connect/connection.ts';
+import { compileHooks, type RouteHooks } from './hooks.ts';
+import { type Mount, mount } from './mount.ts';
+import type { Provider } from './providers/provider.ts';
+import { makeProvider } from './providers/registry.ts';
+import { type Metrics, PluginMetrics } from './telemetry/metrics.ts';
+
+/** A provider and the model's name there. */
+export interface Target {
+  provider: Provider;
+  /** Undefined: the name that the client asked for. */
+  model: string | undefined;
+}
+
+export interface Model {
+  id: string;
+  targets: Target[];
+}
+
+export interface Route {
+  prefix: string;
+  config: RouteConfig;
+  cors: CorsConfig | undefined;
+  hooks: RouteHooks;
+  /** Added to what goes upstream; names and values alternate. */
+  upstreamHeaders: string[];
+  /** The model that serves a name here; undefined when there is none, or not on this route. */
+  findModel(name: string): Model | undefined;
+  /** What `GET /v1/models` lists. */
+  models: Model[];
+}
+
+/** Everything that a request looks at. */
+export class Snapshot {
+  readonly config: Config;
+  readonly mounts: Mount[];
+  private readonly routes: Route[];
+  private readonly providers: Map<string, Provider>;
+  private users = 0;
+  private onIdle: (() => void) | undefined;
+
+  constructor(config: Config, mounts: Mount[]) {
+    this.config = config;
+    this.mounts = mounts;
+    this.providers = new Map(
+      Object.entries(config.providers).map(([name, provider]) => [name, makeProvider(name, provider)]),
+    );
+    this.routes = compileRoutes(config, this.providers, mounts);
+  }
+
+  /** The route with the longest prefix of a path. */
+  route(path: string): Route | undefined {
+    for (const route of this.routes) {
+      const { prefix } = route;
+      if (prefix === '/' || path === prefix || (path.startsWith(prefix) && path.charCodeAt(prefix.length) === 0x2f))
+        return route;
+    }
+    return undefined;
+  }
+
+  /** The vendor behind a provider's name, as telemetry names it. */
+  telemetryName(provider: string): string {
+    return this.providers.get(provider)?.telemetryName ?? '';
+  }
+
+  /** A request begins to use this snapshot. */
+  enter(): void {
+    this.users += 1;
+  }
+
+  /** A request has ended. */
+  leave(): void {
+    this.users -= 1;
+    if (this.users === 0) this.onIdle?.();
+  }
+
+  /** Calls back when no request uses it any more; at once when none does. */
+  whenIdle(callback: () => void): void {
+    if (this.users === 0) callback();
+    else this.onIdle = callback;
+  }
+}
+
+function compileRoutes(config: Config, providers: Map<string, Provider>, mounts: Mount[]): Route[] {
+  const table = new ModelTable(config, providers);
+  return Object.entries(config.routes)
+    .map(([prefix, route]) => compileRoute(prefix, route, table, mounts))
+    .sort((a, b) => b.prefix.length - a.prefix.length);
+}
+
+function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mounts: Mount[]): Route {
+  const mounted = config.plugins.map((name) => mounts.find((candidate) => candidate.name === name)!);
+  const allowed = config.models === undefined ? undefined : new Set(config.models);
+  const route: Route = {
+    prefix,
+    config,
+    cors: corsOf(config),
+    hooks: compileHooks(mounted),
+    upstreamHeaders: Object.entries(config.upstreamHeaders ?? {}).flatMap(([name, value]) => [
+      name.toLowerCase(),
+      value,
+    ]),
+    findModel(name) {
+      const model = table.find(name);
+      return model === undefined || allowed === undefined || allowed.has(model.id) ? model : undefined;
+    },
+    models: table.listed.filter((model) => allowed === undefined || allowed.has(model.id)),
+  };
+  // What a remote plugin answers is known when it has been reached; until then it is asked everything.
+  for (const { connection } of mounted) {
+    connection.onDescription(() => {
+      route.hooks = compileHooks(mounted);
+    });
+  }
+  return route;
+}
+
+function corsOf({ cors }: RouteConfig): CorsConfig | undefined {
+  if (cors === false) return undefined;
+  return cors === true ? { origins: ['*'], headers: ['*'], maxAge: 600_000 } : cors;
+}
+
+/** Models by name; a name may have one `*` at its end. The longest beginning wins. */
+class ModelTable {
+  readonly listed: Model[] = [];
+  private readonly exact = new Map<string, Model>();
+  private readonly patterns: { start: string; model: Model }[] = [];
+
+  constructor(config: Config, providers: Map<string, Provider>) {
+    for (const [id, model] of Object.entries(config.models)) this.add({ id, targets: targetsOf(model, providers) });
+    this.patterns.sort((a, b) => b.start.length - a.start.length);
+  }
+
+  find(name: string): Model | undefined {
+    return this.exact.get(name) ?? this.patterns.find(({ start }) => name.startsWith(start))?.model;
+  }
+
+  private add(model: Model): void {
+    if (model.id.endsWith('*')) this.patterns.push({ start: model.id.slice(0, -1), model });
+    else {
+      this.exact.set(model.id, model);
+      this.listed.push(model);
+    }
+  }
+}
+
+function targetsOf(model: ModelConfig, providers: Map<string, Provider>): Target[] {
+  const targets = typeof model === 'string' ? [{ provider: model }] : 'targets' in model ? model.targets : [model];
+  return targets.map((target) => ({
+    provider: providers.get(target.provider)!,
+    model: 'model' in target ? target.model : undefined,
+  }));
+}
+
+/** Connections by what they were made from, so that a reload keeps what did not change, a limiter's counts included. */
+export class Connections {
+  private readonly open = new Map<string, Connection>();
+  private readonly factories: Record<string, PluginFactory>;
+  private readonly log: ConnectLog;
+
+  constructor(factories: Record<string, PluginFactory>, log: ConnectLog) {
+    this.factories = factories;
+    this.log = log;
+  }
+
+  /** Compiles a config. Throws a ConfigError when a plugin does not take its own. */
+  async snapshot(loaded: LoadedConfig, metrics: Metrics): Promise<Snapshot> {
+    const mounts: Mount[] = [];
+    const problems: string[] = [];
+    for (const [name, policy] of Object.entries(loaded.config.plugins)) {
+      try {
+        mounts.push(
+          mount(name, await this.connection(name, policy, loaded.baseDir), policy, new PluginMetrics(metrics, name)),
+        );
+      } catch (error) {
+        problems.push(...problemsOf(error, name, loaded));
+      }
+    }
+    if (problems.length > 0) throw new ConfigError(loaded.file, problems);
+    return new Snapshot(loaded.config, mounts);
+  }
+
+  /** Closes what no snapshot in `kept` mounts. */
+  async closeUnused(kept: Snapshot[]): Promise<void> {
+    const used = new Set(kept.flatMap((snapshot) => snapshot.mounts.map((mounted) => mounted.connection)));
+    for (const [key, connection] of this.open) {
+      if (used.has(connection)) continue;
+      this.open.delete(key);
+      await connection.close();
+    }
+  }
+
+  private async connection(name: string, policy: PluginConfig, baseDir: string): Promise<Connection> {
+    const { at, config, forwardHeaders, window, connections, hooks } = policy;
+    const key = JSON.stringify([name, at, config, forwardHeaders, window, connections, hooks, baseDir]);
+    const known = this.open.get(key);
+    if (known) return known;
+    const options = {
+      connections: at.startsWith('grpc') ? connections : undefined,
+      hooks,
+      forwardHeaders,
+      windowChars: window.size,
+      overlapChars: window.overlap,
+    };
+    const made = await connect({ name, at, config, baseDir, options, log: this.log }, this.factories);
+    this.open.set(key, made);
+    return made;
+  }
+}
+
+function problemsOf(error: unknown, name: string, loaded: LoadedConfig): string[] {
+  if (error instanceof ConfigProblem) {
+    return error.problems.map(
+      ({ path, message }) => `${loaded.place(['plugins', name, 'config', ...path])}: ${message}`,
+    );
+  }
+  if (error instanceof EndpointProblem) return [`${loaded.place(['plugins', name, 'at'])}: ${error.message}`];
+  throw error;
+}

@@ -1,0 +1,76 @@
+/**
+ * Server-sent events as frames: the raw text of one event each, its blank line included.
+ * Source: WHATWG HTML, "Server-sent events": lines end in LF, CRLF or CR; a blank line ends an event.
+ */
+import { StringDecoder } from 'node:string_decoder';
+
+/** The longest event that is taken, in UTF-16 units; a longer one breaks the stream. */
+export const MAX_FRAME = 8 * 1024 * 1024;
+
+/** Cuts text that comes in pieces into frames. Characters and line ends may be cut anywhere. */
+export class FrameReader {
+  private readonly decoder = new StringDecoder('utf8');
+  private rest = '';
+  private isFirst = true;
+
+  /** The frames that are complete now. Throws a RangeError when one grows beyond {@link MAX_FRAME}. */
+  push(chunk: Buffer): string[] {
+    let text = this.rest + this.decoder.write(chunk);
+    if (this.isFirst && text !== '') {
+      this.isFirst = false;
+      if (text.charCodeAt(0) === 0xfeff) text = text.slice(1);
+    }
+    const frames = text.includes('\r') ? this.cutMixed(text) : this.cutLf(text);
+    if (this.rest.length > MAX_FRAME) throw new RangeError('an event is too long');
+    return frames;
+  }
+
+  /** What is left of an event that never ended. */
+  get incomplete(): string {
+    return this.rest + this.decoder.end();
+  }
+
+  private cutLf(text: string): string[] {
+    const frames: string[] = [];
+    let from = 0;
+    for (let end = text.indexOf('\n\n'); end !== -1; end = text.indexOf('\n\n', from)) {
+      frames.push(text.slice(from, end + 2));
+      from = end + 2;
+    }
+    this.rest = text.slice(from);
+    return frames;
+  }
+
+  private cutMixed(text: string): string[] {
+    const frames: string[] = [];
+    let from = 0;
+    BLANK.lastIndex = 0;
+    for (let match = BLANK.exec(text); match !== null; match = BLANK.exec(text)) {
+      // A CR at the very end may be half a CRLF: the next piece tells.
+      if (BLANK.lastIndex === text.length && match[0].endsWith('\r')) break;
+      frames.push(text.slice(from, BLANK.lastIndex));
+      from = BLANK.lastIndex;
+    }
+    this.rest = text.slice(from);
+    return frames;
+  }
+}
+
+const BLANK = /(?:\r\n|\n|\r)(?:\r\n|\n|\r)/g;
+
+/** The data of a frame: its `data` lines joined with LF; `undefined` when it has none (a comment, an id alone). */
+export function frameData(frame: string): string | undefined {
+  if (frame.startsWith('data: ') && frame.indexOf('\n') === frame.length - 2) return frame.slice(6, -2);
+  let data: string | undefined;
+  for (const line of frame.split(/\r\n|\n|\r/)) {
+    if (line !== 'data' && !line.startsWith('data:')) continue;
+    const value = line.slice(line.startsWith('data: ') ? 6 : 5);
+    data = data === undefined ? value : `${data}\n${value}`;
+  }
+  return data;
+}
+
+/** Whether a frame names the event type `error`, as some providers mark a fault in mid-stream. */
+export function isErrorFrame(frame: string): boolean {
+  return /(?:^|[\r\n])event: ?error(?:[\r\n]|$)/.test(frame);
+}

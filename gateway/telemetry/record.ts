@@ -1,0 +1,121 @@
+/**
+ * What is known of one request, from its head to its end: facts for the plugins, and what log, metrics and observers
+ * are told. It never holds a prompt or an answer.
+ */
+import type {
+  Finding,
+  Hook,
+  ObserveInput,
+  RequestFacts,
+  TraceEntry,
+  Usage,
+  VerdictKind,
+} from '../../proto/contract.ts';
+import type { ErrorDetails } from '../errors.ts';
+import type { Mount } from '../mount.ts';
+import type { Log } from './log.ts';
+
+export class RequestRecord {
+  readonly facts: RequestFacts;
+  readonly headers: Readonly<Record<string, string | undefined>>;
+  /** `performance.now()` when the head had been read. */
+  readonly startedAt: number;
+  /** Reservations, by the mount that made them. */
+  readonly grants = new Map<Mount, string>();
+  /** Headers that plugins want on the answer. */
+  readonly replyHeaders: Record<string, string> = {};
+  readonly trace: TraceEntry[] = [];
+  /** HTTP status sent, 0 until then. */
+  status = 0;
+  outcome: ObserveInput['outcome'] = 'finished';
+  code: string | undefined;
+  cause: ErrorDetails['cause'];
+  streamed = false;
+  upstreamModel: string | undefined;
+  usage: Usage | undefined;
+  costUsd: number | undefined;
+  firstTokenAt: number | undefined;
+  estimatedInputTokens = 0;
+  /** Characters of answer that were seen, for an estimate when the provider tells no usage. */
+  answerChars = 0;
+  private readonly log: Log;
+
+  constructor(facts: RequestFacts, headers: Readonly<Record<string, string | undefined>>, startedAt: number, log: Log) {
+    this.facts = facts;
+    this.headers = headers;
+    this.startedAt = startedAt;
+    this.log = log;
+  }
+
+  /** Writes down one plugin call. The windows of a stream become one entry. */
+  asked(
+    mount: Mount,
+    hook: Hook,
+    verdict: VerdictKind | 'fault',
+    ms: number,
+    code?: string,
+    findings?: Finding[],
+  ): void {
+    const { shadow } = mount.policy;
+    mount.metrics.called(hook, shadow ? `shadow_${verdict}` : verdict, ms);
+    if (findings !== undefined) for (const { label, count } of findings) mount.metrics.found(label, count);
+    const known =
+      hook === 'stream' ? this.trace.find((entry) => entry.plugin === mount.name && entry.hook === hook) : undefined;
+    if (known !== undefined) {
+      known.ms += ms;
+      known.calls += 1;
+      if (verdict !== 'release') known.verdict = verdict;
+      if (code !== undefined) known.code = code;
+      if (findings !== undefined) known.findings = merged(known.findings, findings);
+      return;
+    }
+    const entry: TraceEntry = { plugin: mount.name, hook, verdict, ms, calls: 1 };
+    if (code !== undefined) entry.code = code;
+    if (findings !== undefined && findings.length > 0) entry.findings = findings;
+    if (shadow) entry.shadow = true;
+    this.trace.push(entry);
+  }
+
+  /** A fault's cause goes to the log: what the plugin threw, never what it was asked. */
+  pluginFault(mount: Mount, hook: Hook, error: unknown): void {
+    this.log.warn({ requestId: this.facts.id, plugin: mount.name, hook, fault: reasonOf(error) }, 'plugin fault');
+  }
+
+  /** Milliseconds since the head was read. */
+  elapsed(now = performance.now()): number {
+    return now - this.startedAt;
+  }
+
+  get firstTokenMs(): number | undefined {
+    return this.firstTokenAt === undefined ? undefined : this.firstTokenAt - this.startedAt;
+  }
+
+  /** The trace in one header line: `pii/request=rewrite;ms=0.2;EMAIL_ADDRESS=1`. */
+  get traceLine(): string {
+    return this.trace
+      .map(({ plugin, hook, verdict, ms, code, findings, shadow }) => {
+        const found = (findings ?? [])
+          .map(({ label, count }) => `;${label.replace(/[^\w.-]/g, '_')}=${count}`)
+          .join('');
+        const why = code === undefined ? '' : `;code=${code.replace(/[^\w.-]/g, '_')}`;
+        return `${plugin}/${hook}=${verdict}${shadow ? ';shadow' : ''};ms=${ms.toFixed(2)}${why}${found}`;
+      })
+      .join(', ');
+  }
+}
+
+function merged(known: Finding[] | undefined, more: Finding[]): Finding[] {
+  const counts = new Map(known?.map(({ label, count }) => [label, count]));
+  for (const { label, count } of more) counts.set(label, (counts.get(label) ?? 0) + count);
+  return [...counts].map(([label, count]) => ({ label, count }));
+}
+
+/** An error for the log: its name and code; the message only where it is our own. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error;
+  const code = (error as { code?: unknown }).code;
+  const safe = error.name === 'PluginFault' || error.name === 'PluginUnavailable' || error.name === 'TimeoutError';
+  return [typeof code === 'string' ? code : error.name, safe ? error.message.slice(0, 300) : '']
+    .filter(Boolean)
+    .join(': ');
+}
