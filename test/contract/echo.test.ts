@@ -1,0 +1,100 @@
+import { echo } from './echo-plugin.ts';
+import { answer, authenticate, authorize, limit, outcome, prompt, window } from './facts.ts';
+import { contractSuite } from './suite.ts';
+
+const longText = 'lorem ipsum 🙂 '.repeat(80_000);
+
+contractSuite(echo, { word: 'secret' }, [
+  { title: 'no opinion', hook: 'authenticate', input: authenticate(), expected: { allow: {} } },
+  {
+    title: 'an identity with its claims',
+    hook: 'authenticate',
+    input: authenticate({ authorization: 'Bearer good' }),
+    expected: {
+      allow: { identity: { subject: 'jo', roles: ['a', 'b'], claims: { deep: { list: [true, null, 1.5] } } } },
+    },
+  },
+  {
+    title: 'a challenge',
+    hook: 'authenticate',
+    input: authenticate({ authorization: 'Bearer bad' }),
+    expected: { reject: { code: 'invalid_key', message: 'No.', headers: { 'www-authenticate': 'Bearer' } } },
+  },
+  {
+    title: 'an answer for each resource',
+    hook: 'authorize',
+    input: authorize('cheap', 'dear', 'cheap'),
+    expected: { allow: { decisions: [true, false, true] } },
+  },
+  {
+    title: 'no resources, no decisions',
+    hook: 'authorize',
+    input: authorize(),
+    expected: { allow: { decisions: [] } },
+  },
+  {
+    title: 'a grant and headers',
+    hook: 'limit',
+    input: limit(0),
+    expected: { allow: { headers: { 'x-left': '0/100' }, grant: 'grant-1' } },
+  },
+  {
+    title: 'a quota that is used up',
+    hook: 'limit',
+    input: limit(5_000),
+    expected: { reject: { code: 'over', message: 'Later.', headers: { 'retry-after': '42' }, status: 429 } },
+  },
+  { title: 'a clean prompt', hook: 'request', input: prompt('hello', 'Grüße 🙂', ''), expected: { allow: {} } },
+  { title: 'a prompt of more than a megabyte', hook: 'request', input: prompt(longText), expected: { allow: {} } },
+  {
+    title: 'a mask that can be undone',
+    hook: 'request',
+    input: prompt('my secret', 'nothing', 'secretsecret'),
+    expected: {
+      rewrite: {
+        segments: [
+          { id: '0', text: 'my <W>' },
+          { id: '2', text: '<W><W>' },
+        ],
+        placeholders: [{ placeholder: '<W>', original: 'secret' }],
+        findings: [{ label: 'WORD', count: 1 }],
+      },
+    },
+  },
+  {
+    title: 'a rejection with all that one can have',
+    hook: 'response',
+    input: answer('this is forbidden'),
+    expected: {
+      reject: {
+        code: 'bad_word',
+        message: 'This is not said here. Say it otherwise.',
+        findings: [{ label: 'WORD', count: 1 }],
+        segments: ['0'],
+        status: 451,
+        headers: { 'x-reason': 'word' },
+        body: '{"error":"ü 🙂"}',
+        contentType: 'application/json',
+      },
+    },
+  },
+  {
+    title: 'a window of a stream',
+    hook: 'stream',
+    input: window('abcdefgh', false, 'before'),
+    expected: { release: { release: 'before|abcd', hold: 'efgh' } },
+  },
+  {
+    title: 'the last window, and an empty one',
+    hook: 'stream',
+    input: window('', true),
+    expected: { release: { release: '|', hold: '' } },
+  },
+  {
+    title: 'a stream that is cut off',
+    hook: 'stream',
+    input: window('forbidden'),
+    expected: { reject: { code: 'no', message: 'No.', findings: [{ label: 'WORD', count: 1 }] } },
+  },
+  { title: 'the end of a request', hook: 'observe', input: outcome('grant-1'), expected: { allow: {} } },
+]);
