@@ -8,7 +8,7 @@ import { cardRule } from './detectors/cards.ts';
 import { customDetector } from './detectors/custom.ts';
 import type { Detector } from './detectors/detector.ts';
 import { emailDetector } from './detectors/email.ts';
-import { ibanDetector } from './detectors/iban.ts';
+import { ibanRule } from './detectors/iban.ts';
 import { ipv4Rule, ipv6Detector } from './detectors/ip.ts';
 import { jwtDetector } from './detectors/jwt.ts';
 import { itinRule, nhsRule, sinRule, ssnRule } from './detectors/national-ids.ts';
@@ -79,7 +79,7 @@ function switchOn(
     jwt: () => detectors.push(jwtDetector(rule)),
     secret: () => detectors.push(secretsDetector(rule)),
     'credit-card': () => numbers.push(cardRule(rule, entry.lenient === true)),
-    iban: () => detectors.push(ibanDetector(rule)),
+    iban: () => numbers.push(ibanRule(rule)),
     'us-ssn': () => numbers.push(ssnRule(rule)),
     'us-itin': () => numbers.push(itinRule(rule)),
     'ca-sin': () => numbers.push(sinRule(rule)),

@@ -8,6 +8,7 @@ import { NONE, UNDECIDED } from './detector.ts';
 const HYPHEN = 45;
 const DOT = 46;
 const SPACE = 32;
+const DIGIT = /[0-9]/g;
 
 /** The maximal runs of ASCII digits that begin in a window. */
 export class DigitGroups {
@@ -26,13 +27,12 @@ export class DigitGroups {
     this.text = text;
     this.unknown = view.last ? -1 : text.length;
     this.count = 0;
-    const digit = /[0-9]/g;
-    digit.lastIndex = from;
-    while (digit.test(text)) {
-      const start = digit.lastIndex - 1;
+    DIGIT.lastIndex = from;
+    while (DIGIT.test(text)) {
+      const start = DIGIT.lastIndex - 1;
       let end = start + 1;
       while (end < text.length && isDigit(text.charCodeAt(end))) end++;
-      digit.lastIndex = end;
+      DIGIT.lastIndex = end;
       if (start === from && from > 0 && isDigit(text.charCodeAt(from - 1))) continue;
       this.starts[this.count] = start;
       this.ends[this.count++] = end;

@@ -2,7 +2,8 @@
 import { isAlphanumeric, isAsciiLetter, isDigit, isLetterOrDigit } from '../characters.ts';
 import type { View } from '../normalize.ts';
 import type { ActiveRule } from '../rules.ts';
-import { type Detector, NONE, UNDECIDED } from './detector.ts';
+import { NONE, UNDECIDED } from './detector.ts';
+import type { NumberRule } from './numbers.ts';
 
 const LENGTHS: Record<string, number> = Object.fromEntries(
   `AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24
@@ -14,20 +15,15 @@ const LENGTHS: Record<string, number> = Object.fromEntries(
 );
 
 /** Lag: from the country code while the country's length has not come: at most 33 characters and 8 separators. */
-export function ibanDetector(rule: ActiveRule): Detector {
-  return (view, found) => {
-    const { text, from } = view;
-    let open = view.last ? text.length : countryAtEnd(text, from);
-    const digit = /[0-9]/g;
-    digit.lastIndex = from;
-    while (digit.test(text)) {
-      const start = digit.lastIndex - 3;
-      if (start < from || !begins(text, start)) continue;
-      const end = ibanEnd(view, start);
-      if (end === UNDECIDED) open = Math.min(open, start);
-      else if (end !== NONE) found.push({ start, end, rule });
-    }
-    return open;
+export function ibanRule(rule: ActiveRule): NumberRule {
+  return {
+    rule,
+    match: (groups, group) => {
+      const start = groups.starts[group]! - 2;
+      return start >= 0 && begins(groups.text, start) ? ibanEnd(groups.view, start) : NONE;
+    },
+    begin: (groups, group) => groups.starts[group]! - 2,
+    tail: countryAtEnd,
   };
 }
 

@@ -62,7 +62,9 @@ function isHopeless(text: string, start: number, ends: number[]): boolean {
   return ends.length > 0 && !isHeader(text.slice(start, ends[0]));
 }
 
+/** The shortest header is `{"alg":"ES256"}` or so: 16 characters at least. */
 function isHeader(part: string): boolean {
+  if (part.length < 16) return false;
   try {
     const header: unknown = JSON.parse(Buffer.from(part, 'base64url').toString('utf8'));
     return typeof header === 'object' && header !== null && 'alg' in header;

@@ -10,6 +10,8 @@ interface Kind {
   sizes: readonly number[];
   valid(digits: string): boolean;
   context: RegExp;
+  /** Written with hyphens or dots it needs a word of context too, for so are phone numbers. */
+  spacesOnly?: boolean;
 }
 
 const SSN: Kind = {
@@ -34,6 +36,7 @@ const NHS: Kind = {
   sizes: [3, 3, 4],
   valid: isNhs,
   context: /(?:^|[^a-z])(?:nhs|national health|patient)/i,
+  spacesOnly: true,
 };
 
 /** Lag: from the first digit, at most 12 characters and, behind a hyphen, dot or slash, the one after it. */
@@ -53,10 +56,15 @@ function personal(rule: ActiveRule, kind: Kind): NumberRule {
       if (!groups.opensAt(groups.starts[group]!, 'point or hyphen')) return NONE;
       const end = groups.shaped(group, kind.sizes);
       if (end === UNDECIDED) return UNDECIDED;
-      if (end !== NONE) return closed(groups, group, end, kind);
+      if (end !== NONE) return needsContext(groups, group, kind) ? NONE : closed(groups, group, end, kind);
       return bare ? matchBare(groups, group, kind) : NONE;
     },
   };
+}
+
+function needsContext(groups: DigitGroups, group: number, kind: Kind): boolean {
+  if (!kind.spacesOnly || groups.code(groups.ends[group]!) === 32) return false;
+  return !kind.context.test(groups.view.context(groups.starts[group]!));
 }
 
 /** A number without separators counts only when a word of context stands near before it. */

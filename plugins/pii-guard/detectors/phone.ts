@@ -17,6 +17,7 @@ const CLOSE = 41;
 const ZERO = 48;
 /** ITU-T E.164: at most fifteen digits; `00` may stand before them. */
 const E164_MAX = 15;
+const DIGITS_MAX = E164_MAX + 2;
 const MIN_DIGITS = 8;
 const GROUPS_MAX = 8;
 
@@ -98,6 +99,7 @@ function tail(text: string, from: number): number {
 }
 
 function matchPhone(groups: DigitGroups, group: number, phones: Phones): number {
+  if (groups.size(group) > DIGITS_MAX) return NONE;
   const start = groups.starts[group]!;
   if (hasPlus(groups, start)) return international(groups, group, phones);
   const previous = groups.code(start - 1);
@@ -188,12 +190,12 @@ function northAmerican(groups: DigitGroups, group: number, bracket: boolean): nu
   if (!bracket && groups.size(group) === 1 && groups.code(groups.starts[group]!) === 49) {
     if (groups.grows(group)) return UNDECIDED;
     const gap = gapAfter(groups, group);
-    return gap === 1 ? threeThreeFour(groups, group + 1) : gap;
+    return gap === 1 ? threeThreeFour(groups, group + 1, group) : gap;
   }
-  return threeThreeFour(groups, group);
+  return threeThreeFour(groups, group, group);
 }
 
-function threeThreeFour(groups: DigitGroups, group: number): number {
+function threeThreeFour(groups: DigitGroups, group: number, first: number): number {
   if (groups.code(groups.starts[group]!) < 50) return NONE;
   for (let index = 0; index < 3; index++) {
     const size = index === 2 ? 4 : 3;
@@ -205,7 +207,7 @@ function threeThreeFour(groups: DigitGroups, group: number): number {
   }
   const onlySpaces = groups.code(groups.ends[group]!) === 32 && groups.code(groups.ends[group + 1]!) === 32;
   if (onlySpaces && groups.code(groups.starts[group + 1]!) < 50) return NONE;
-  if (isIdentifier(groups, group)) return NONE;
+  if (isIdentifier(groups, first)) return NONE;
   return closesAlone(groups, groups.ends[group + 2]!);
 }
 
@@ -229,7 +231,7 @@ function national(groups: DigitGroups, group: number, bracket: boolean, phones: 
   if (pair !== NONE) return pair;
   const start = groups.starts[group]!;
   const zero = groups.code(start) === ZERO && (phones.trunk.length > 0 || groups.code(start + 1) === ZERO);
-  const last = reach(groups, group, E164_MAX + 2);
+  const last = reach(groups, group, DIGITS_MAX);
   const more = undecided;
   if (last < group || (!more && digitsBetween(groups, group, last) < MIN_DIGITS)) return NONE;
   if (!zero && !bracket && !(groups.size(group) > 1 && hasContext(groups, group))) return NONE;

@@ -54,11 +54,16 @@ class Footers {
   }
 }
 
+/** Where the text ends in a part of `-----BEGIN `, which only a hyphen among the last seven characters can be. */
 function beginAtEnd(text: string, from: number): number {
-  for (let size = Math.min(BEGIN.length - 1, text.length - from); size > 0; size--) {
-    if (BEGIN.startsWith(text.slice(text.length - size))) return text.length - size;
+  const end = text.length;
+  let hyphen = end - 1;
+  while (hyphen >= from && end - hyphen < 7 && text.charCodeAt(hyphen) !== 45) hyphen--;
+  if (hyphen < from || text.charCodeAt(hyphen) !== 45) return end;
+  for (let size = Math.min(BEGIN.length - 1, end - from); size > 0; size--) {
+    if (BEGIN.startsWith(text.slice(end - size))) return end - size;
   }
-  return text.length;
+  return end;
 }
 
 function blockEnd(view: View, start: number, footers: Footers): number {

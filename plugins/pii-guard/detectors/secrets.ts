@@ -7,7 +7,7 @@ import { isAlphanumeric, isDigit, isToken } from '../characters.ts';
 import type { View } from '../normalize.ts';
 import type { ActiveRule } from '../rules.ts';
 import { type Detector, type Match, NONE, UNDECIDED } from './detector.ts';
-import { visitRuns } from './tokens.ts';
+import { RUN_MIN, visitRuns } from './tokens.ts';
 
 /** No key is longer; what is, is taken for data. */
 const KEY_MAX = 512;
@@ -101,7 +101,7 @@ export function secretsDetector(rule: ActiveRule): Detector {
 function visitTail(view: View, visit: (start: number, end: number) => void): void {
   const { text, from } = view;
   let start = text.length;
-  while (start > from && text.length - start < 16 && isToken(text.charCodeAt(start - 1))) start--;
+  while (start > from && text.length - start < RUN_MIN && isToken(text.charCodeAt(start - 1))) start--;
   if (start < text.length && !(start > from && isToken(text.charCodeAt(start - 1)))) visit(start, text.length);
 }
 
@@ -119,14 +119,24 @@ function run(view: View, start: number, end: number, take: Take): void {
   if (start >= from && !(start > 0 && isToken(text.charCodeAt(start - 1)))) take(start, named(view, start, end));
 }
 
+const DOTTED = ['SG.', 'ya29.'];
+
 /** Families whose prefix ends in a dot begin before the run. */
 function dotted(view: View, start: number, take: Take): void {
-  for (const prefix of ['SG.', 'ya29.']) {
+  if (start === 0 || view.text.charCodeAt(start - 1) !== 46) return;
+  for (const prefix of DOTTED) {
     const begin = start - prefix.length;
     if (begin < view.from || !view.text.startsWith(prefix, begin)) continue;
     if (begin > 0 && isAlphanumeric(view.text.charCodeAt(begin - 1))) continue;
     for (const family of FAMILIES) if (family.prefix === prefix) take(begin, familyEnd(view, begin, family));
   }
+}
+
+/** Where the text ends in one of these prefixes. */
+function dottedAtEnd(text: string, from: number): number {
+  if (text.charCodeAt(text.length - 1) !== 46) return text.length;
+  const prefix = DOTTED.find((each) => text.endsWith(each)) ?? '';
+  return Math.max(from, text.length - prefix.length);
 }
 
 /** The end of a key of a family that begins at a position. */
@@ -160,21 +170,26 @@ function named(view: View, start: number, runEnd: number): number {
   let end = runEnd;
   while (end < text.length && end - start <= KEY_MAX && isBody(text.charCodeAt(end))) end++;
   if (end - start > KEY_MAX) return NONE;
-  const context = view.context(start);
-  if (!ANNOUNCED.test(context) && !/aws|secret/i.test(context)) return NONE;
-  if (end === text.length && !view.last) return UNDECIDED;
+  if (end === text.length && !view.last) return isAnnounced(view.context(start)) ? UNDECIDED : NONE;
   const value = text.slice(start, end);
-  if (value.length < 16) return NONE;
-  if (ANNOUNCED.test(context)) return isRandom(value) ? end : NONE;
-  return value.length === 40 && isRandom(value) ? end : NONE;
+  if (value.length < RUN_MIN || !DIGIT.test(value) || !LETTER.test(value)) return NONE;
+  const context = view.context(start);
+  if (!isAnnounced(context) || !isRandom(value)) return NONE;
+  return value.length === 40 || ANNOUNCED.test(context) ? end : NONE;
 }
+
+function isAnnounced(context: string): boolean {
+  return ANNOUNCED.test(context) || /aws|secret/i.test(context);
+}
+
+const DIGIT = /[0-9]/;
+const LETTER = /[A-Za-z]/;
 
 /**
  * Shannon entropy above 3 bits a character for hexadecimal of 32 characters and more, above 3.5 for others of 20 and more that
  * have digits and letters: the thresholds of secret scanners, a little lower since a word announces the value.
  */
 export function isRandom(value: string): boolean {
-  if (!/[0-9]/.test(value) || !/[A-Za-z]/.test(value)) return false;
   if (/^[0-9a-f]+$/i.test(value)) return value.length >= 32 && entropy(value) > 3;
   return entropy(value) > 3.5;
 }
