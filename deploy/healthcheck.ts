@@ -1,4 +1,4 @@
-/** Exits 0 when a URL answers 2xx within three seconds: `node deploy/healthcheck.ts http://127.0.0.1:15020/health`. */
+/** Exits 0 when a URL answers 2xx within three seconds: `node deploy/healthcheck.ts http://127.0.0.1:15020/healthz`. */
 import { get } from 'node:http';
 
 const [url = ''] = process.argv.slice(2);
