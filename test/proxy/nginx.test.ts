@@ -1,9 +1,10 @@
-/** The nginx settings that we give to people, in a real nginx. No clock: the upstream holds back until the client has read. */
+/** The gateway behind a real nginx. No clock: the upstream holds back until the client has read. */
 import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { textStream } from '../support/chunks.ts';
 import { type RawResponse, send } from '../support/client.ts';
 import { Gate } from '../support/gate.ts';
+import { configFor, startGateway, type TestGateway } from '../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
 import { type Nginx, NO_NGINX, startNginx } from './nginx.ts';
 
@@ -22,19 +23,7 @@ describe.skipIf(NO_NGINX)('nginx with deploy/cdn/nginx.conf', () => {
     await upstream.close();
   });
 
-  test('lets a stream drip: each event arrives while the next one is held back', async () => {
-    const events = textStream('one two three');
-    const gates = events.map(() => new Gate());
-    upstream.next({ stream: { events: events.flatMap((event, i) => [event, gates[i]!]) } });
-    const response = await post();
-    const reader = response.chunks;
-    for (const [i, event] of events.entries()) {
-      await readUntil(response, reader, JSON.stringify(event));
-      expect(response.received.toString()).not.toContain(JSON.stringify(events[i + 1] ?? '[DONE]'));
-      gates[i]!.open();
-    }
-    expect((await response.bytes()).toString()).toContain('[DONE]');
-  });
+  test('lets a stream drip, though nothing in its headers asks for that', drips);
 
   test('compresses no stream, whatever the client accepts', async () => {
     upstream.next({ stream: { events: textStream('word '.repeat(500)) } });
@@ -66,6 +55,44 @@ describe.skipIf(NO_NGINX)('nginx with deploy/cdn/nginx.conf', () => {
     expect(upstream.connectionsAccepted).toBe(1);
   });
 });
+
+describe.skipIf(NO_NGINX)('the gateway', () => {
+  let gateway: TestGateway;
+
+  beforeEach(async () => {
+    upstream = await startScriptedUpstream();
+    gateway = await startGateway(configFor(upstream.url));
+  });
+  afterEach(async () => {
+    await nginx?.stop();
+    await gateway.stop();
+    await upstream.close();
+  });
+
+  test('drips through nginx with deploy/cdn/nginx.conf', async () => {
+    nginx = await startNginx(inFrontOf(gateway.url));
+    await drips();
+  });
+
+  test('drips through an nginx that buffers by default, because its headers say so', async () => {
+    nginx = await startNginx(`server { listen $PORT; location / { proxy_pass ${gateway.url}; } }`);
+    await drips();
+  });
+});
+
+/** Each event arrives while the upstream is holding the next one back. */
+async function drips(): Promise<void> {
+  const events = textStream('one two three');
+  const gates = events.map(() => new Gate());
+  upstream.next({ stream: { events: events.flatMap((event, i) => [event, gates[i]!]) } });
+  const response = await post();
+  for (const [i, event] of events.entries()) {
+    await readUntil(response, response.chunks, JSON.stringify(event));
+    expect(response.received.toString()).not.toContain(JSON.stringify(events[i + 1] ?? '[DONE]'));
+    gates[i]!.open();
+  }
+  expect((await response.bytes()).toString()).toContain('[DONE]');
+}
 
 function inFrontOf(url: string): string {
   const [address, port] = ['server 127.0.0.1:3000;', 'listen 80;'];
