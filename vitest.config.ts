@@ -1,17 +1,18 @@
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 
-export default defineConfig({
+/** `npm test` needs nothing but this folder; `npm run test:real` is for what wants real servers, such as Docker. */
+export default defineConfig(({ mode }) => ({
   test: {
-    include: ['test/**/*.test.ts'],
-    // These want real servers or a quiet machine, and are run by name.
-    exclude: ['test/real/**', 'test/bench/**'],
+    include: [mode === 'real' ? 'test/real/**/*.test.ts' : 'test/**/*.test.ts'],
+    exclude: [...configDefaults.exclude, ...(mode === 'real' ? [] : ['test/real/**', 'test/bench/**'])],
     environment: 'node',
     watch: false,
     reporters: ['default'],
-    testTimeout: 15_000,
-    hookTimeout: 30_000,
+    testTimeout: mode === 'real' ? 60_000 : 15_000,
+    hookTimeout: mode === 'real' ? 600_000 : 30_000,
     teardownTimeout: 10_000,
+    fileParallelism: mode !== 'real',
     unstubEnvs: true,
     unstubGlobals: true,
   },
-});
+}));
