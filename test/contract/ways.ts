@@ -63,7 +63,8 @@ async function withoutSession(address: string): Promise<{ url: string; close(): 
   const client = new Client(address, credentials.createInsecure());
   const asItIs = (bytes: Buffer) => bytes;
   const forward = (path: string) => (call: ServerUnaryCall<Buffer, Buffer>, reply: sendUnaryData<Buffer>) => {
-    client.makeUnaryRequest(path, asItIs, asItIs, call.request, (error, bytes) => reply(error, bytes));
+    const onward = client.makeUnaryRequest(path, asItIs, asItIs, call.request, (error, bytes) => reply(error, bytes));
+    call.on('cancelled', () => onward.cancel());
   };
   const { Describe, Call } = PLUGIN_SERVICE;
   const server = await listening((one) =>

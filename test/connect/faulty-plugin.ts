@@ -1,0 +1,52 @@
+/** A plugin that does what the prompt says, and nothing right. It also runs as a process of its own. */
+import type { Plugin, PluginFactory, TextVerdict } from '../../proto/contract.ts';
+
+const MISDEEDS: Record<string, () => unknown> = {
+  throw: () => {
+    throw new Error('the prompt was: throw, my password is hunter2');
+  },
+  reject: () => Promise.reject(new Error('later')),
+  nothing: () => undefined,
+  null: () => null,
+  text: () => 'allow',
+  'no verdict': () => ({}),
+  'two verdicts': () => ({ allow: {}, reject: { code: 'a', message: 'b' } }),
+  'allow that is true': () => ({ allow: true }),
+  'a verdict of another hook': () => ({ release: { release: '', hold: '' } }),
+  'a segment that was not given': () => ({ rewrite: { segments: [{ id: 'other', text: '' }] } }),
+  'a header with a line break': () => ({ reject: { code: 'a', message: 'b', headers: { a: 'b\r\nc: d' } } }),
+  'too much': () => ({ rewrite: { segments: [{ id: '0', text: 'x'.repeat(17 * 1024 * 1024) }] } }),
+};
+
+/** What it can be told to do. */
+export const misdeeds = Object.keys(MISDEEDS);
+
+let asked = 0;
+let aborted = 0;
+/** How many calls that it never answers have reached it, and how many of them were taken back. */
+export const calls = () => ({ asked, aborted });
+
+export const faulty: PluginFactory = {
+  name: 'faulty',
+  create: (): Plugin => ({
+    describe: () => ({ contract: 1, name: 'faulty', version: '1', hooks: ['request', 'response'], rewrites: true }),
+    request: ({ segments }, options) => {
+      const word = segments[0]!.text;
+      if (word === 'never') return never(options?.signal);
+      return (MISDEEDS[word]?.() ?? (MISDEEDS[word] ? undefined : { allow: {} })) as TextVerdict;
+    },
+    response: () => ({ allow: {} }),
+  }),
+};
+
+function never(signal: AbortSignal | undefined): Promise<TextVerdict> {
+  asked += 1;
+  // For who runs it as a process of its own.
+  if (process.env.SAY_ASKED) process.stdout.write('asked\n');
+  return new Promise((_resolve, reject) => {
+    signal?.addEventListener('abort', () => {
+      aborted += 1;
+      reject(new Error('taken back'));
+    });
+  });
+}

@@ -1,0 +1,40 @@
+/** The plugins that come along, by the contract suite: each in process, over gRPC both ways, and over HTTP. */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
+import { localLimit } from '../../plugins/local-limit/plugin.ts';
+import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
+import { usageLog } from '../../plugins/usage-log/plugin.ts';
+import { answer, authenticate, limit, outcome, prompt, window } from './facts.ts';
+import { contractSuite } from './suite.ts';
+
+contractSuite(apiKeyAuth, { keys: [{ key: 'sk-a-long-and-random-key', subject: 'jo', groups: ['staff'] }] }, [
+  { title: 'no key', hook: 'authenticate', input: authenticate(), expected: { allow: {} } },
+  {
+    title: 'a good key',
+    hook: 'authenticate',
+    input: authenticate({ authorization: 'Bearer sk-a-long-and-random-key' }),
+    expected: { allow: { identity: { subject: 'jo', issuer: 'api-key-auth', groups: ['staff'] } } },
+  },
+  { title: 'a bad key', hook: 'authenticate', input: authenticate({ 'x-api-key': 'sk-wrong' }) },
+]);
+
+contractSuite(localLimit, { limits: [{ maxTokens: 2, tokensPerFill: 2, fillInterval: '1d', per: 'all' }] }, [
+  { title: 'the first request', hook: 'limit', input: limit() },
+  { title: 'its end', hook: 'observe', input: outcome(), expected: { allow: {} } },
+  { title: 'the second request', hook: 'limit', input: limit() },
+  { title: 'one too many', hook: 'limit', input: limit() },
+]);
+
+contractSuite(piiGuard, { rules: ['email', 'credit-card'], action: 'mask' }, [
+  { title: 'nothing to find', hook: 'request', input: prompt('Hello, who are you?', ''), expected: { allow: {} } },
+  { title: 'an address in one of two messages', hook: 'request', input: prompt('Hi', 'write to jo@corp.example 🙂') },
+  { title: 'a card in an answer', hook: 'response', input: answer('It is 4111 1111 1111 1111.') },
+  { title: 'a stream that may go on into an address', hook: 'stream', input: window('write to jo@corp.exa') },
+  { title: 'the end of a stream', hook: 'stream', input: window('jo@corp.example', true, 'write to ') },
+  { title: 'nothing at the end of a stream', hook: 'stream', input: window('', true) },
+]);
+
+contractSuite(usageLog, { to: join(tmpdir(), `usage-${process.pid}.log`) }, [
+  { title: 'the end of a request', hook: 'observe', input: outcome(), expected: { allow: {} } },
+]);
