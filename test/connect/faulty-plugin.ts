@@ -33,6 +33,7 @@ export const faulty: PluginFactory = {
     request: ({ segments }, options) => {
       const word = segments[0]!.text;
       if (word === 'never') return never(options?.signal);
+      if (word === 'until SIGTERM') return untilTermination();
       return (MISDEEDS[word]?.() ?? (MISDEEDS[word] ? undefined : { allow: {} })) as TextVerdict;
     },
     response: () => ({ allow: {} }),
@@ -41,12 +42,24 @@ export const faulty: PluginFactory = {
 
 function never(signal: AbortSignal | undefined): Promise<TextVerdict> {
   asked += 1;
-  // For who runs it as a process of its own.
-  if (process.env.SAY_ASKED) process.stdout.write('asked\n');
+  say();
   return new Promise((_resolve, reject) => {
     signal?.addEventListener('abort', () => {
       aborted += 1;
       reject(new Error('taken back'));
     });
   });
+}
+
+function untilTermination(): Promise<TextVerdict> {
+  say();
+  return new Promise((resolve) => {
+    const verdict = { allow: { findings: [{ label: 'TERMINATED', count: 1 }] } };
+    process.once('SIGTERM', () => setTimeout(resolve, 50, verdict));
+  });
+}
+
+/** For who runs it as a process of its own. */
+function say(): void {
+  if (process.env.SAY_ASKED) process.stdout.write('asked\n');
 }

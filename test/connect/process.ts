@@ -23,12 +23,11 @@ export async function serveProcess(plugin: string, ...more: string[]): Promise<S
   const child = spawn(process.execPath, ['plugins/serve.ts', plugin, ...ports, ...more], { cwd: ROOT, env });
   const exited = once(child, 'exit').then(([code, signal]) => (code ?? signal) as number | string | null);
   const lines = createInterface({ input: child.stdout });
-  const line = async (text: string): Promise<string> => {
-    for (;;) {
-      const [read] = (await once(lines, 'line')) as [string];
-      if (read.includes(text)) return read;
-    }
-  };
+  const line = (text: string) =>
+    new Promise<string>((resolve, reject) => {
+      lines.on('line', (read) => read.includes(text) && resolve(read));
+      lines.once('close', () => reject(new Error(`it ended without saying ${text}`)));
+    });
   const { grpc, http } = JSON.parse(await line('"serving"')) as { grpc: string; http: string };
   return { child, grpcUrl: grpc, httpUrl: http, line, exited };
 }
