@@ -84,8 +84,9 @@ const ENDPOINTS: Record<string, { method: string; run(life: Life): Promise<void>
 async function identify({ route, record }: Life): Promise<void> {
   const identity = await hooks.authenticate(route.hooks.authenticate!, record);
   record.facts.identity = identity;
-  const isAsked = route.hooks.authenticate!.some((mount) =>
-    mount.connection.description?.hooks.includes('authenticate'),
+  // What is in shadow is never obeyed, so it does not make strangers of anybody either.
+  const isAsked = route.hooks.authenticate!.some(
+    ({ connection, policy }) => !policy.shadow && connection.description?.hooks.includes('authenticate'),
   );
   if (identity !== undefined || route.config.identity === 'optional' || !isAsked) return;
   throw new GatewayError(
