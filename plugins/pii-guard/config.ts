@@ -98,18 +98,22 @@ export type Config = Omit<z.output<typeof configSchema>, 'rules'> & { rules: (Bu
 /** Reads the config or throws a ConfigProblem that lists everything wrong with it. */
 export function readConfig(config: unknown): Config {
   const given: unknown = config ?? {};
-  const problems = [...ruleProblems(given)];
   const parsed = configSchema.safeParse(given);
-  if (!parsed.success) {
-    for (const issue of parsed.error.issues) {
-      const path = issue.path.map((step) => (typeof step === 'symbol' ? String(step) : step));
-      if (issue.code !== 'invalid_union' || !problems.some((known) => known.path[1] === path[1]))
-        problems.push({ path, message: issue.message });
-    }
-  }
+  const problems = [...ruleProblems(given), ...(parsed.success ? [] : otherProblems(parsed.error.issues))];
   if (!parsed.success || problems.length > 0) throw new ConfigProblem(problems);
   const rules = (parsed.data.rules ?? RULE_NAMES).map((entry) => (typeof entry === 'string' ? { rule: entry } : entry));
   return { ...parsed.data, rules };
+}
+
+/** All problems but those of single rules, which {@link ruleProblems} tells better. */
+function otherProblems(issues: z.core.$ZodIssue[]): Problem[] {
+  return issues
+    .map((issue) => ({ path: steps(issue.path), message: issue.message }))
+    .filter(({ path }) => !(path[0] === 'rules' && path.length > 1));
+}
+
+function steps(path: PropertyKey[]): (string | number)[] {
+  return path.map((step) => (typeof step === 'symbol' ? String(step) : step));
 }
 
 interface Problem {
@@ -125,7 +129,7 @@ function ruleProblems(config: unknown): Problem[] {
     const parsed = schema.safeParse(entry);
     if (!parsed.success) {
       return parsed.error.issues.map((issue) => ({
-        path: ['rules', index, ...(issue.path as (string | number)[])],
+        path: ['rules', index, ...steps(issue.path)],
         message: issue.message,
       }));
     }

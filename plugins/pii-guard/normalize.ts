@@ -88,10 +88,10 @@ class DecodedView implements View {
   readonly #rawFrom: number;
   readonly #rawLength: number;
 
-  constructor(text: string, from: number, last: boolean, marks: Marks, rawFrom: number, rawLength: number) {
-    this.text = text;
-    this.from = from;
-    this.last = last;
+  constructor(copy: Pick<View, 'text' | 'from' | 'last'>, marks: Marks, rawFrom: number, rawLength: number) {
+    this.text = copy.text;
+    this.from = copy.from;
+    this.last = copy.last;
     this.#marks = marks;
     this.#rawFrom = rawFrom;
     this.#rawLength = rawLength;
@@ -140,7 +140,8 @@ const DROP = 2;
 /** What becomes of a non-ASCII code unit: 0 not asked yet, {@link KEEP}, {@link DROP}, else the ASCII code it reads as. */
 const classes = new Uint8Array(65_536);
 
-const INVISIBLE = /^[\p{Cf}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\u{e0100}-\u{e01ef}]$/u;
+/** Unicode's default ignorable code points: format characters, fillers, joiners, variation selectors, tags. */
+const INVISIBLE = /^\p{Default_Ignorable_Code_Point}$|^\p{Cf}$/u;
 const SPACE = /^[\p{Zs}]$/u;
 const DASH = /^[\p{Pd}\u2043\u2212]$/u;
 const DECIMAL = /^\p{Nd}$/u;
@@ -205,7 +206,7 @@ class Decoder {
     if (!this.#changed)
       return new PlainView(known === all.length ? all : all.slice(0, known), this.#rawFrom, this.#last);
     this.#flush(known);
-    return new DecodedView(this.#copy, this.#from, this.#last, this.#marks, this.#rawFrom, known);
+    return new DecodedView({ text: this.#copy, from: this.#from, last: this.#last }, this.#marks, this.#rawFrom, known);
   }
 
   /** Handles a character that may need replacing and returns how many raw units it takes. */

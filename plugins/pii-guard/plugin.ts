@@ -37,9 +37,9 @@ export const piiGuard: PluginFactory = {
 
 /**
  * What has none of these holds nothing and begins nothing: a digit, a sign that an address, key, escape or bracketed number
- * needs, anything beyond ASCII, or a letter or the like at the very end.
+ * needs, the prefix of a key that may do without any of them, anything beyond ASCII, or a letter or the like at the very end.
  */
-const GATE = "[0-9@%&\\\\_:+(\\-]|[^\\x00-\\x7f]|[A-Za-z.'/]$";
+const GATE = "[0-9@%&\\\\_:+(\\-]|eyJ|SG\\.|AIza|A[GIKNRS][A-Z]A|hooks\\.slack|[^\\x00-\\x7f]|[A-Za-z.'/]$";
 
 function describe(config: Config): Description {
   const gate = config.rules.some((rule) => 'pattern' in rule) ? undefined : GATE;

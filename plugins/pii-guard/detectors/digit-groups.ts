@@ -2,7 +2,7 @@
  * Digits in a text as groups (`415`, `555`, `2671`): the common ground of all detectors of numbers, found once for all.
  */
 import { isDigit, isWord } from '../characters.ts';
-import type { View } from '../normalize.ts';
+import { normalize, type View } from '../normalize.ts';
 import { NONE, UNDECIDED } from './detector.ts';
 
 const HYPHEN = 45;
@@ -10,13 +10,17 @@ const DOT = 46;
 const SPACE = 32;
 const DIGIT = /[0-9]/g;
 
+const NO_VIEW = normalize('', '', true);
+
 /** The maximal runs of ASCII digits that begin in a window. */
 export class DigitGroups {
-  view!: View;
+  view: View = NO_VIEW;
   text = '';
   /** Nothing is known from here on; -1 when the text ends for good. */
   unknown = -1;
   count = 0;
+  /** What has been found out about the digits of this window, such as whether they are a valid phone number. */
+  readonly answers = new Map<string, boolean>();
   readonly starts: number[] = [];
   readonly ends: number[] = [];
 
@@ -37,6 +41,13 @@ export class DigitGroups {
       this.starts[this.count] = start;
       this.ends[this.count++] = end;
     }
+  }
+
+  /** Keeps nothing of a person's data from one text to the next. */
+  forget(): void {
+    if (this.answers.size > 0) this.answers.clear();
+    this.view = NO_VIEW;
+    this.text = '';
   }
 
   size(group: number): number {

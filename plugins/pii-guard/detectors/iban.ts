@@ -1,5 +1,5 @@
 /** International bank account numbers: length by country (ISO 13616 registry) and the check digits of ISO 7064 (mod 97). */
-import { isAlphanumeric, isAsciiLetter, isDigit, isLetterOrDigit } from '../characters.ts';
+import { isAlphanumeric, isAsciiLetter, isDigit, isWord } from '../characters.ts';
 import type { View } from '../normalize.ts';
 import type { ActiveRule } from '../rules.ts';
 import { NONE, UNDECIDED } from './detector.ts';
@@ -38,7 +38,7 @@ function countryAtEnd(text: string, from: number): number {
 }
 
 function opens(text: string, start: number): boolean {
-  return start === 0 || !isLetterOrDigit(text.charCodeAt(start - 1));
+  return start === 0 || !isWord(text.charCodeAt(start - 1));
 }
 
 function isCountry(text: string, start: number): boolean {
@@ -77,7 +77,7 @@ function isGroupEnd(text: string, at: number, length: number): boolean {
 function closed(view: View, end: number, compact: string): number {
   if (!hasValidCheck(compact.toUpperCase())) return NONE;
   if (end === view.text.length) return view.last ? end : UNDECIDED;
-  return isLetterOrDigit(view.text.charCodeAt(end)) ? NONE : end;
+  return isWord(view.text.charCodeAt(end)) ? NONE : end;
 }
 
 /** ISO 7064: with the first four characters moved to the end and A = 10 … Z = 35 the number leaves 1 when divided by 97. */

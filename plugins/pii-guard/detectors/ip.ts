@@ -1,6 +1,6 @@
 /** IP addresses that may belong to a person: not loopback, unspecified or a netmask, and not what is rather a version. */
 import { isIPv6 } from 'node:net';
-import { isDigit, isHex, isLetterOrDigit, isWord } from '../characters.ts';
+import { isDigit, isHex, isWord } from '../characters.ts';
 import type { View } from '../normalize.ts';
 import type { ActiveRule } from '../rules.ts';
 import { type Detector, NONE, UNDECIDED } from './detector.ts';
@@ -42,9 +42,7 @@ function isOctet(groups: DigitGroups, group: number): boolean {
 function isTied(groups: DigitGroups, start: number): boolean {
   const previous = groups.code(start - 1);
   if (isWord(previous) || previous === DOT) return true;
-  return (
-    (previous === 45 || previous === 47) && isLetterOrDigit(groups.code(start - 2)) && !isDigit(groups.code(start - 2))
-  );
+  return (previous === 45 || previous === 47) && isWord(groups.code(start - 2)) && !isDigit(groups.code(start - 2));
 }
 
 function isPersonal(groups: DigitGroups, group: number): boolean {
@@ -101,7 +99,7 @@ function matchV6(view: View, start: number, runEnd: number): number {
   const { text } = view;
   if (runEnd - start > V6_MAX + 1) return NONE;
   if (runEnd === text.length && !view.last) return UNDECIDED;
-  if (runEnd < text.length && isLetterOrDigit(text.charCodeAt(runEnd))) return NONE;
+  if (runEnd < text.length && isWord(text.charCodeAt(runEnd))) return NONE;
   let end = runEnd;
   while (end > start && text.charCodeAt(end - 1) === DOT) end--;
   if (end - start > 2 && text.charCodeAt(end - 1) === COLON && text.charCodeAt(end - 2) !== COLON) end--;

@@ -1,6 +1,7 @@
 /** All detectors that begin with a group of digits share one pass over the digits. */
+import type { View } from '../normalize.ts';
 import type { ActiveRule } from '../rules.ts';
-import { type Detector, NONE, UNDECIDED } from './detector.ts';
+import { type Detector, type Match, NONE, UNDECIDED } from './detector.ts';
 import { DigitGroups } from './digit-groups.ts';
 
 /** Finds one kind of number at a group of digits. */
@@ -17,20 +18,29 @@ export interface NumberRule {
 export function numbersDetector(rules: NumberRule[]): Detector {
   const groups = new DigitGroups();
   return (view, found) => {
-    const { text } = view;
     groups.read(view);
-    let open = text.length;
-    if (!view.last) for (const rule of rules) if (rule.tail) open = Math.min(open, rule.tail(text, view.from));
+    let open = view.last ? view.text.length : tailOf(rules, view);
     for (let group = 0; group < groups.count; group++) {
-      for (const rule of rules) {
-        const end = rule.match(groups, group);
-        if (end === NONE) continue;
-        const start = rule.begin ? rule.begin(groups, group) : groups.starts[group]!;
-        if (start < view.from) continue;
-        if (end === UNDECIDED) open = Math.min(open, start);
-        else found.push({ start, end, rule: rule.rule });
-      }
+      for (const rule of rules) open = matchRule(rule, groups, group, found, open);
     }
+    groups.forget();
     return open;
   };
+}
+
+function tailOf(rules: NumberRule[], { text, from }: View): number {
+  let open = text.length;
+  for (const rule of rules) if (rule.tail) open = Math.min(open, rule.tail(text, from));
+  return open;
+}
+
+/** Notes a match; gives the least undecided offset. */
+function matchRule(rule: NumberRule, groups: DigitGroups, group: number, found: Match[], open: number): number {
+  const end = rule.match(groups, group);
+  if (end === NONE) return open;
+  const start = rule.begin ? rule.begin(groups, group) : groups.starts[group]!;
+  if (start < groups.view.from) return open;
+  if (end === UNDECIDED) return Math.min(open, start);
+  found.push({ start, end, rule: rule.rule });
+  return open;
 }

@@ -5,7 +5,6 @@
  */
 import { type CountryCode, isPossiblePhoneNumber, isValidPhoneNumber } from 'libphonenumber-js/max';
 import { isDigit, isWord } from '../characters.ts';
-import type { View } from '../normalize.ts';
 import type { ActiveRule } from '../rules.ts';
 import { NONE, UNDECIDED } from './detector.ts';
 import type { DigitGroups } from './digit-groups.ts';
@@ -27,12 +26,12 @@ const GAP_BEGINS = new Set(['', ...[...GAPS].flatMap((gap) => [gap, gap.slice(0,
 const GAP_MAX = 3;
 
 const CONTEXT =
-  /(?:phone|fax|mobile|mobil|cell|handy|whatsapp|signal|sms|telefon\w*|téléphone|telefono|teléfono|celular|tel|call(?: me| us)?|dial|ring|text(?: me)?|reach(?: me| us)?|contact)[^0-9a-z]{0,3}(?:number|no|nr|is|at|on|num|#|me|us|[^0-9a-z]){0,6}$/i;
+  /(?:phone|fax|mobile|mobil|cell|handy|whatsapp|signal|sms|telefon\w*|téléphone|telefono|teléfono|celular|tel|call(?: me| us)?|dial|ring|text(?: me)?|reach(?: me| us)?|contact|(?:my|his|her|our|your|their) (?:new )?number)[^0-9a-z]{0,3}(?:number|no|nr|is|at|on|num|#|me|us|[^0-9a-z]){0,6}$/i;
 
 interface Phones {
-  valid(digits: string, view: View): boolean;
-  possible(digits: string, view: View): boolean;
-  national(digits: string, regions: readonly CountryCode[], view: View): boolean;
+  valid(digits: string, groups: DigitGroups): boolean;
+  possible(digits: string, groups: DigitGroups): boolean;
+  national(digits: string, regions: readonly CountryCode[], groups: DigitGroups): boolean;
   regions: readonly CountryCode[];
   /** Those of the regions where a national number may begin with 0: all but North America. */
   trunk: readonly CountryCode[];
@@ -50,26 +49,25 @@ export function phoneRule(rule: ActiveRule, regions: readonly CountryCode[]): Nu
   };
 }
 
-/** Answers of the library are kept for one scan: the same number often stands in a text more than once. */
 function judge(regions: readonly CountryCode[]): Phones {
-  let scan: View | undefined;
-  const known = new Map<string, boolean>();
-  const ask = (view: View, key: string, answer: () => boolean): boolean => {
-    if (scan !== view) known.clear();
-    scan = view;
-    let result = known.get(key);
-    if (result === undefined) known.set(key, (result = answer()));
-    return result;
-  };
   return {
-    valid: (digits, view) => ask(view, `+${digits}`, () => isValidPhoneNumber(`+${digits}`)),
-    possible: (digits, view) => ask(view, `?${digits}`, () => isPossiblePhoneNumber(`+${digits}`)),
-    national: (digits, among, view) =>
-      ask(view, `${among.length}:${digits}`, () => among.some((region) => isValidPhoneNumber(digits, region))),
+    valid: (digits, groups) => ask(groups, `+${digits}`, () => isValidPhoneNumber(`+${digits}`)),
+    possible: (digits, groups) => ask(groups, `?${digits}`, () => isPossiblePhoneNumber(`+${digits}`)),
+    national: (digits, among, groups) =>
+      ask(groups, `${among}:${digits}`, () => among.some((region) => isValidPhoneNumber(digits, region))),
     regions,
     trunk: regions.filter((region) => region !== 'US' && region !== 'CA'),
     northAmerican: regions.some((region) => region === 'US' || region === 'CA'),
   };
+}
+
+/** Answers of the library are kept for one scan: the same number often stands in a text more than once. */
+function ask(groups: DigitGroups, key: string, answer: () => boolean): boolean {
+  const known = groups.answers.get(key);
+  if (known !== undefined) return known;
+  const result = answer();
+  groups.answers.set(key, result);
+  return result;
 }
 
 function hasPlus(groups: DigitGroups, start: number): boolean {
@@ -152,10 +150,8 @@ function international(groups: DigitGroups, group: number, phones: Phones): numb
   const last = reach(groups, group, plan);
   if (undecided) return UNDECIDED;
   return (
-    longest(groups, group, last, (digits) =>
-      plan === 11 ? isNorthAmerican(digits) : phones.valid(digits, groups.view),
-    ) ||
-    longest(groups, group, last, (digits) => last > group && plan !== 11 && phones.possible(digits, groups.view)) ||
+    longest(groups, group, last, (digits) => (plan === 11 ? isNorthAmerican(digits) : phones.valid(digits, groups))) ||
+    longest(groups, group, last, (digits) => last > group && plan !== 11 && phones.possible(digits, groups)) ||
     NONE
   );
 }
@@ -230,14 +226,22 @@ function national(groups: DigitGroups, group: number, bracket: boolean, phones: 
   const pair = indianOrBrazilian(groups, group, phones);
   if (pair !== NONE) return pair;
   const start = groups.starts[group]!;
-  const zero = groups.code(start) === ZERO && (phones.trunk.length > 0 || groups.code(start + 1) === ZERO);
+  const zero =
+    groups.code(start) === ZERO &&
+    (groups.size(group) > 1 || groups.grows(group)) &&
+    (phones.trunk.length > 0 || isDoubleZero(groups, start));
   const last = reach(groups, group, DIGITS_MAX);
   const more = undecided;
   if (last < group || (!more && digitsBetween(groups, group, last) < MIN_DIGITS)) return NONE;
-  if (!zero && !bracket && !(groups.size(group) > 1 && hasContext(groups, group))) return NONE;
+  if (!zero && !bracket && !((groups.size(group) > 1 || groups.grows(group)) && hasContext(groups, group))) return NONE;
   if (more) return UNDECIDED;
   if (isIdentifier(groups, group)) return NONE;
   return longestNational(groups, group, last, phones);
+}
+
+/** `00…`, or a `0` at the end that may become one. */
+function isDoubleZero(groups: DigitGroups, start: number): boolean {
+  return start + 1 === groups.unknown || groups.code(start + 1) === ZERO;
 }
 
 function longestNational(groups: DigitGroups, group: number, last: number, phones: Phones): number {
@@ -261,12 +265,12 @@ function digitsBetween(groups: DigitGroups, first: number, last: number): number
 }
 
 function accepted(groups: DigitGroups, group: number, to: number, digits: string, phones: Phones): boolean {
-  const { view } = groups;
-  if (digits.startsWith('00')) return (to > group || hasContext(groups, group)) && phones.valid(digits.slice(2), view);
-  if (digits[0] !== '0') return phones.national(digits, phones.regions, view);
+  if (digits.startsWith('00'))
+    return (to > group || hasContext(groups, group)) && phones.valid(digits.slice(2), groups);
+  if (digits[0] !== '0') return phones.national(digits, phones.regions, groups);
   if (groups.size(group) < 2 || isDate(groups, group, to)) return false;
   if ((to === group || digits.length < 9) && !isMobile(digits) && !hasContext(groups, group)) return false;
-  return phones.national(digits, phones.trunk, view);
+  return phones.national(digits, phones.trunk, groups);
 }
 
 /** Mobile numbers as they are written without a space: British 07…, German 015… to 017…, Israeli 05…. */
@@ -274,13 +278,11 @@ function isMobile(digits: string): boolean {
   return /^(?:07[0-9]{9}|01[5-7][0-9]{8,9}|05[0-9]{8})$/.test(digits);
 }
 
-/** 01.02.2024, 01-02-24, 05 2024. */
+/** 01.02.2024 and whatever follows, 01-02-24, 05 2024. */
 function isDate(groups: DigitGroups, group: number, to: number): boolean {
+  if (groups.size(group) !== 2 || groups.size(group + 1) !== 2) return false;
   return (
-    groups.size(group) === 2 &&
-    to <= group + 2 &&
-    groups.size(group + 1) === 2 &&
-    digitsOf(groups, group, to).length <= 8
+    (to >= group + 2 && groups.size(group + 2) === 4) || (to <= group + 2 && digitsBetween(groups, group, to) <= 8)
   );
 }
 
@@ -289,12 +291,15 @@ function indianOrBrazilian(groups: DigitGroups, group: number, phones: Phones): 
   const start = groups.starts[group]!;
   const size = groups.size(group);
   if (groups.code(start) < 49 || isDigit(groups.code(start - 2))) return NONE;
-  const indian = size === 5 && groups.code(start) >= 54 && phones.regions.includes('IN');
-  if (!indian && !(size === 2 && phones.regions.includes('BR'))) return NONE;
+  const isIndian = groups.code(start) >= 54 && phones.regions.includes('IN');
+  const isBrazilian = phones.regions.includes('BR');
+  if (groups.grows(group) && ((isIndian && size <= 5) || (isBrazilian && size <= 2))) return UNDECIDED;
+  const indian = isIndian && size === 5;
+  if (!indian && !(isBrazilian && size === 2)) return NONE;
   const end = indian ? pairEnd(groups, group) : brazilianEnd(groups, group);
   if (end < 0) return end;
   const digits = groups.text.slice(start, end).replace(/[^0-9]/g, '');
-  return phones.national(digits, indian ? ['IN'] : ['BR'], groups.view) ? closesAlone(groups, end) : NONE;
+  return phones.national(digits, indian ? ['IN'] : ['BR'], groups) ? closesAlone(groups, end) : NONE;
 }
 
 function pairEnd(groups: DigitGroups, group: number): number {

@@ -12,6 +12,9 @@ const FOOTER = /-----END (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----/g;
 /** What a block that has no last line may hold: lines of base64. */
 const BODY_LINE = /[\s]{0,4}[A-Za-z0-9+/=]{20,}/y;
 
+/** What follows where a text merely speaks of such a line: a short word and another one. */
+const PROSE = /\s{0,8}[^\s:]{1,23} {1,4}[A-Za-z]/y;
+
 /**
  * Lag: from `-----BEGIN ` to the end of the block, at most 16 KiB.
  *
@@ -74,6 +77,8 @@ function blockEnd(view: View, start: number, footers: Footers): number {
     return !last && rest < HEADER_MAX && /^[A-Z0-9 -]*$/.test(text.slice(start)) ? UNDECIDED : NONE;
   }
   const body = HEADER.lastIndex;
+  PROSE.lastIndex = body;
+  if (PROSE.test(text)) return NONE;
   const end = footers.after(body);
   if (end !== -1 && end - start <= BLOCK_MAX) return end;
   if (!last && text.length - start < BLOCK_MAX) return UNDECIDED;

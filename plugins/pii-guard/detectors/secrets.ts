@@ -15,7 +15,7 @@ const KEY_MAX = 512;
 interface Family {
   prefix: string;
   /** What the rest is made of, beside letters and digits: `upper` and `hex` narrow it. */
-  body: 'alphanumeric' | 'upper' | 'hex' | 'word' | 'dash' | 'base64' | 'dotted' | 'path';
+  body: 'alphanumeric' | 'upper' | 'hex' | 'word' | 'dash' | 'base64' | 'dotted';
   min: number;
   max?: number;
   /** Refuses what has no digit, such as `sk-learn-cross-validation`. */
@@ -47,12 +47,12 @@ const FAMILIES: Family[] = [
     (prefix): Family => ({ prefix, body: 'dash', min: 10, digit: true }),
   ),
   ...['dop_v1_', 'doo_v1_', 'dor_v1_'].map((prefix): Family => ({ prefix, body: 'hex', min: 64 })),
-  { prefix: 'dapi', body: 'hex', min: 32 },
+  { prefix: 'dapi', body: 'hex', min: 32, digit: true },
   { prefix: 'AIza', body: 'dash', min: 35 },
   { prefix: 'GOCSPX-', body: 'dash', min: 20 },
   { prefix: 'ya29.', body: 'dotted', min: 20 },
-  { prefix: 'AC', body: 'hex', min: 32, max: 32 },
-  { prefix: 'SK', body: 'hex', min: 32, max: 32 },
+  { prefix: 'AC', body: 'hex', min: 32, max: 32, digit: true },
+  { prefix: 'SK', body: 'hex', min: 32, max: 32, digit: true },
 ];
 
 function aws(prefix: string, length: number): Family {
@@ -73,7 +73,6 @@ const BODIES: Record<Family['body'], (code: number) => boolean> = {
   dash: (code) => isAlphanumeric(code) || code === 95 || code === 45,
   dotted: (code) => isAlphanumeric(code) || code === 95 || code === 45 || code === 46,
   base64: (code) => isToken(code) || code === 61,
-  path: (code) => isAlphanumeric(code) || code === 47,
 };
 
 /** Lag: from a known prefix, or behind a word such as `token=`, at most 512 characters of one unbroken run. */
@@ -88,12 +87,9 @@ export function secretsDetector(rule: ActiveRule): Detector {
     const visit = (start: number, end: number): void => run(view, start, end, take);
     visitRuns(text, from, visit);
     if (!view.last) visitTail(view, visit);
-    for (let at = text.indexOf('://', from - 3 < 0 ? 0 : from - 3); at !== -1; at = text.indexOf('://', at + 3)) {
-      if (at + 3 >= from) take(at + 3, userInfo(view, at + 3));
-    }
-    if (!view.last && (text.endsWith('SG.') || text.endsWith('ya29.')))
-      open = Math.min(open, Math.max(from, text.length - 5));
-    return open;
+    webhooks(view, take);
+    connections(view, take);
+    return view.last ? open : Math.min(open, dottedAtEnd(text, from));
   };
 }
 
@@ -202,7 +198,33 @@ function entropy(value: string): number {
   return bits;
 }
 
+const WEBHOOK = 'hooks.slack.com/services/';
+const WEBHOOK_PATH = /T[A-Z0-9]{6,16}\/B[A-Z0-9]{6,16}\/[A-Za-z0-9]{20,32}/y;
+const WEBHOOK_MAX = 72;
+
+/** The secret path of a Slack webhook. */
+function webhooks(view: View, take: Take): void {
+  const { text, from } = view;
+  const first = Math.max(0, from - WEBHOOK.length);
+  for (let at = text.indexOf(WEBHOOK, first); at !== -1; at = text.indexOf(WEBHOOK, at + 1)) {
+    const start = at + WEBHOOK.length;
+    if (start < from) continue;
+    let end = start;
+    while (end < text.length && end - start < WEBHOOK_MAX && BODIES.base64(text.charCodeAt(end))) end++;
+    WEBHOOK_PATH.lastIndex = start;
+    if (end === text.length && !view.last && end - start < WEBHOOK_MAX) take(start, UNDECIDED);
+    else if (WEBHOOK_PATH.test(text)) take(start, WEBHOOK_PATH.lastIndex);
+  }
+}
+
 const AUTHORITY_MAX = 320;
+
+function connections(view: View, take: Take): void {
+  const { text, from } = view;
+  for (let at = text.indexOf('://', Math.max(0, from - 3)); at !== -1; at = text.indexOf('://', at + 3)) {
+    if (at + 3 >= from) take(at + 3, userInfo(view, at + 3));
+  }
+}
 
 /** `user:password@host:port` behind `://` (RFC 3986, 3.2), as it stands in connection strings. */
 function userInfo(view: View, start: number): number {

@@ -1,9 +1,9 @@
 /** Texts for the tests, and the two ways to scan them: whole, and cut into windows as a stream is. */
 import fc from 'fast-check';
-import { LOOKBEHIND } from '../../../proto/contract.ts';
-import type { Scanner, Span } from '../../../proto/scanner.ts';
 import { readConfig } from '../../../plugins/pii-guard/config.ts';
 import { scannerFor } from '../../../plugins/pii-guard/plugin.ts';
+import { LOOKBEHIND } from '../../../proto/contract.ts';
+import type { Scanner, Span } from '../../../proto/scanner.ts';
 
 export function scanner(config: unknown = {}): Scanner {
   return scannerFor(readConfig(config));
@@ -18,14 +18,26 @@ export function show(spans: readonly Span[], text: string): string[] {
   return spans.map((span) => `${span.label}:${text.slice(span.start, span.end)}`);
 }
 
-/** Scans a text window by window and gives the spans with offsets of the whole; `held` is the longest text that was held back. */
-export function scanCut(guard: Scanner, text: string, cuts: readonly number[]): { spans: Span[]; held: number } {
+/**
+ * Scans a text window by window and gives the spans with offsets of the whole; `held` is the longest text that was held back.
+ * Windows that do not pass the gate are settled without a scan, as the gateway does.
+ */
+export function scanCut(
+  guard: Scanner,
+  text: string,
+  cuts: readonly number[],
+  gate?: RegExp,
+): { spans: Span[]; held: number } {
   const spans: Span[] = [];
   let settled = 0;
   let held = 0;
   const ends = [...cuts.filter((cut) => cut > 0 && cut < text.length), text.length];
   for (const [index, end] of ends.entries()) {
     const last = index === ends.length - 1;
+    if (gate && !gate.test(text.slice(settled, end))) {
+      settled = end;
+      continue;
+    }
     const before = text.slice(Math.max(0, settled - LOOKBEHIND), settled);
     const result = guard.scan(text.slice(settled, end), before, last);
     for (const span of result.spans) {
@@ -117,7 +129,13 @@ export const ENTITIES: Record<string, string[]> = {
     'MT84MALT011000012345MTLCAST001S',
     'nl91abna0417164300',
   ],
-  IP_ADDRESS: ['192.168.17.4', '8.8.8.8', '2001:db8::8a2e:370:7334', 'fe80::1ff:fe23:4567:890a', '2001:0db8:85a3:0000:0000:8a2e:0370:7334'],
+  IP_ADDRESS: [
+    '192.168.17.4',
+    '8.8.8.8',
+    '2001:db8::8a2e:370:7334',
+    'fe80::1ff:fe23:4567:890a',
+    '2001:0db8:85a3:0000:0000:8a2e:0370:7334',
+  ],
   UK_NHS: ['943 476 5919', '401 023 2137'],
   SECRET: [
     'AKIAIOSFODNN7EXAMPLE',
@@ -212,7 +230,8 @@ export const DISGUISES: Record<string, (value: string) => string> = {
   'percent-encoded signs': (value) => value.replace(/[@+ ()]/g, percent),
   'HTML entities': (value) => value.replace(/[@. -]/g, (char) => `&#${char.charCodeAt(0)};`),
   'hexadecimal HTML entities': (value) => value.replace(/[@0-4]/g, (char) => `&#x${char.charCodeAt(0).toString(16)};`),
-  'JSON escapes': (value) => value.replace(/[@0-4 -]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`),
+  'JSON escapes': (value) =>
+    value.replace(/[@0-4 -]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`),
   'JavaScript escapes': (value) => value.replace(/[@5-9.]/g, (char) => `\\x${char.charCodeAt(0).toString(16)}`),
   'full-width forms': (value) => value.replace(/[!-~]/g, (char) => String.fromCharCode(char.charCodeAt(0) + 0xfee0)),
   'Arabic digits': (value) => value.replace(/[0-9]/g, (char) => String.fromCharCode(0x660 + Number(char))),
@@ -237,15 +256,24 @@ const piece = fc.oneof(
   { weight: 2, arbitrary: disguised },
   { weight: 3, arbitrary: fc.constantFrom(...NEAR) },
   { weight: 2, arbitrary: fc.constantFrom(' ', ', ', '\n', '', '-', '/', ': ') },
-  { weight: 1, arbitrary: fc.string({ unit: fc.constantFrom(..."0123456789 .-+()@:aebcdfx_/%&;#\\u'=\n"), maxLength: 24 }) },
+  {
+    weight: 1,
+    arbitrary: fc.string({ unit: fc.constantFrom(..."0123456789 .-+()@:aebcdfx_/%&;#\\u'=\n"), maxLength: 24 }),
+  },
 );
 
 export const woven = fc.array(piece, { minLength: 1, maxLength: 9 }).map((pieces) => pieces.join(''));
-export const cuts = fc.array(fc.nat({ max: 40 }).map((size) => size + 1), { minLength: 1, maxLength: 60 });
+export const cuts = fc.array(
+  fc.nat({ max: 40 }).map((size) => size + 1),
+  { minLength: 1, maxLength: 60 },
+);
 
 /** From sizes of chunks to positions, over and over until the text ends. */
 export function positions(text: string, sizes: readonly number[]): number[] {
   const ends: number[] = [];
-  for (let at = 0, index = 0; at < text.length; index++) ends.push((at += sizes[index % sizes.length]!));
+  for (let at = 0, index = 0; at < text.length; index++) {
+    at += sizes[index % sizes.length]!;
+    ends.push(at);
+  }
   return ends;
 }
