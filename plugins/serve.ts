@@ -54,8 +54,11 @@ import { verdictProblem } from '../proto/verdict.ts';
 const DRAIN_MS = 10_000;
 /** Configs that are kept, each with its plugin; the one that was not used for longest goes first. */
 const MAX_INSTANCES = 64;
-/** Calls of one session that are worked on at a time; the rest waits in the sender's hands. */
-const MAX_AT_ONCE = 1_000;
+/**
+ * Calls of one session that are worked on at a time; what comes beyond is a fault. To stop reading in place of that
+ * would leave the callers' cancellations unread, and a plugin whose own service hangs would hang for good.
+ */
+const MAX_AT_ONCE = 10_000;
 
 export interface ServeOptions {
   /** `host:port` for gRPC; port 0 takes a free one; without it gRPC is not served. */
@@ -177,6 +180,12 @@ class PluginHost {
     await Promise.allSettled([...this.calls]);
   }
 
+  /** What is said to a caller when a plugin cannot be made, though its config is its kind. */
+  unmade(error: unknown): string {
+    this.note({ message: 'the plugin cannot be made', error: placeOf(error) });
+    return 'the plugin cannot be made';
+  }
+
   note(fields: object): void {
     this.options.log?.(JSON.stringify({ time: new Date().toISOString(), ...fields }));
   }
@@ -276,15 +285,21 @@ function bind(server: Server, address: string, tls: ServeOptions['tls']): Promis
 }
 
 function describe(host: PluginHost, call: ServerUnaryCall<Buffer, Buffer>, reply: sendUnaryData<Buffer>): void {
+  let config: unknown;
   try {
-    const { config } = readDescribeRequest(call.request);
+    config = readDescribeRequest(call.request).config;
+  } catch {
+    reply({ code: status.INVALID_ARGUMENT, details: 'this is no DescribeRequest' });
+    return;
+  }
+  try {
     const { key, description } = host.instance(config);
     reply(null, writeDescribeReply(description, key) as Buffer);
   } catch (error) {
     // A status travels in a header, whose size is bounded.
-    const details = error instanceof ConfigProblem ? error.message.slice(0, 4_000) : 'the plugin cannot be made';
-    if (!(error instanceof ConfigProblem)) host.note({ message: 'the plugin cannot be made', error: placeOf(error) });
-    reply({ code: error instanceof ConfigProblem ? status.INVALID_ARGUMENT : status.INTERNAL, details });
+    if (error instanceof ConfigProblem)
+      reply({ code: status.INVALID_ARGUMENT, details: error.message.slice(0, 4_000) });
+    else reply({ code: status.INTERNAL, details: host.unmade(error) });
   }
 }
 
@@ -349,9 +364,10 @@ class SessionHost {
     }
     for (const call of calls) {
       if (call.cancel) this.underWay.get(call.id)?.abort();
-      else void this.answer(call);
+      else if (this.underWay.size < MAX_AT_ONCE) void this.answer(call);
+      else this.answered.push(writeFault(call.id, 'overloaded', 'too many calls are under way'));
     }
-    if (this.underWay.size >= MAX_AT_ONCE) this.stream.pause();
+    if (this.answered.length > 0) this.flushSoon();
   }
 
   private async answer(call: ReadCall): Promise<void> {
@@ -360,7 +376,6 @@ class SessionHost {
     const reply = await replyTo(this.host, this.host.pluginFor(call.instance), call, cancelled.signal);
     this.underWay.delete(call.id);
     if (!cancelled.signal.aborted) this.answered.push(reply);
-    if (this.underWay.size < MAX_AT_ONCE && !this.ending) this.stream.resume();
     this.flushSoon();
   }
 
@@ -493,8 +508,7 @@ function httpDescribe(host: PluginHost, body: { config?: unknown } | null): Repl
     return [200, { ...description, instance: key }];
   } catch (error) {
     if (error instanceof ConfigProblem) return [422, { error: error.message, problems: error.problems }];
-    host.note({ message: 'the plugin cannot be made', error: placeOf(error) });
-    return [500, { error: 'the plugin cannot be made' }];
+    return [500, { error: host.unmade(error) }];
   }
 }
 

@@ -86,7 +86,7 @@ export interface EndpointOptions {
   headers?: Record<string, string>;
   /** Connections to the plugin; default 1 for gRPC, 100 at most for HTTP. */
   connections?: number;
-  /** `http:` only: the hooks that the plugin answers. When given, it is not asked to describe itself. */
+  /** `http:` only: the hooks that the plugin answers, for one that has no `/describe` to say so. */
   hooks?: Hook[];
   /** `http:` only, together with `hooks`: whether the plugin changes texts; default true, which is always safe. */
   rewrites?: boolean;

@@ -11,7 +11,7 @@ import {
   type Hook,
   type StreamInput,
 } from '../../proto/contract.ts';
-import { DESCRIBE_MS, FIRST_ATTEMPT_MS } from './backoff.ts';
+import { DESCRIBE_MS } from './backoff.ts';
 import { type Connection, type Endpoint, type HookInput, PluginUnavailable } from './connection.ts';
 import { descriptionProblem } from './description.ts';
 import { HttpLine } from './line.ts';
@@ -41,23 +41,8 @@ class HttpConnection extends HttpLine {
     super(endpoint, httpTarget(endpoint, endpoint.at.startsWith('https:')));
   }
 
-  async start(): Promise<void> {
-    const { name, options } = this.endpoint;
-    const { hooks, rewrites = true } = options;
-    if (hooks === undefined) await this.reviver.start(FIRST_ATTEMPT_MS);
-    else this.standing.up({ contract: CONTRACT_VERSION, name, version: 'undescribed', hooks, rewrites });
-  }
-
-  /** Where the plugin describes itself, it is asked for that; else any answer will do. */
   protected override reach(): Promise<void> {
-    return this.endpoint.options.hooks === undefined ? this.describe() : this.knock();
-  }
-
-  private async knock(): Promise<void> {
-    const { status } = await this.poster.get('/healthz', AbortSignal.timeout(DESCRIBE_MS));
-    // A plugin of ten lines has no such page, and says so: that it said anything is enough.
-    if (status >= 500) throw new PluginUnavailable(`/healthz answered ${status}`);
-    this.reached(this.description!);
+    return this.describe();
   }
 
   private describe(): Promise<void> {
@@ -70,9 +55,22 @@ class HttpConnection extends HttpLine {
   private async describeNow(): Promise<void> {
     const body = JSON.stringify({ contract: CONTRACT_VERSION, config: this.endpoint.config });
     const answer = await this.poster.post('/describe', body, {}, AbortSignal.timeout(DESCRIBE_MS));
-    const { instance, ...description } = descriptionIn(answer);
+    const { instance, ...description } = hasNoDescribe(answer) ? this.undescribed() : descriptionIn(answer);
     this.instance = instance;
     this.reached(description);
+  }
+
+  /** What the mount says of a plugin that cannot say it. @throws Refusal when that is not enough */
+  private undescribed(): Described {
+    const { name, config, options } = this.endpoint;
+    const { hooks, rewrites = true } = options;
+    if (hooks === undefined) {
+      throw new Refusal(
+        'it has no POST /describe: add one, or name its hooks in the config (hooks: [request, response])',
+      );
+    }
+    if (config !== undefined) throw new Refusal('it has no POST /describe, so it cannot be given its config');
+    return { contract: CONTRACT_VERSION, name, version: 'undescribed', hooks, rewrites, instance: undefined };
   }
 
   override ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): Promise<unknown> {
@@ -91,7 +89,9 @@ class HttpConnection extends HttpLine {
     const answer = await this.post(hook, json, signal);
     if (answer.status !== 409 || this.instance === undefined) return jsonOf(answer);
     // It has forgotten its config: it gets it once more, and then the call.
-    await this.describe();
+    await this.describe().catch(() => {
+      throw new PluginUnavailable('the plugin has forgotten its config, and did not take it again');
+    });
     return jsonOf(await this.post(hook, json, signal));
   }
 
@@ -101,13 +101,14 @@ class HttpConnection extends HttpLine {
   }
 }
 
+type Described = Description & { instance: string | undefined };
+
+function hasNoDescribe({ status }: HttpAnswer): boolean {
+  return status === 404 || status === 405 || status === 501;
+}
+
 /** @throws Refusal when the plugin will not do as it is configured, or does not say what it answers */
-function descriptionIn(answer: HttpAnswer): Description & { instance: string | undefined } {
-  if (answer.status === 404 || answer.status === 405) {
-    throw new Refusal(
-      'it has no POST /describe: add one, or name its hooks in the config (hooks: [request, response])',
-    );
-  }
+function descriptionIn(answer: HttpAnswer): Described {
   if (answer.status === 400 || answer.status === 422) throw new Refusal(reasonIn(answer));
   const value = jsonOf(answer) as Partial<Description> & { instance?: unknown };
   const problem = descriptionProblem(value);

@@ -1,6 +1,6 @@
 /** What the ways over HTTP have in common: the connections, the breaker, and the watch over a plugin that is away. */
 import type { CallOptions, Description, Hook } from '../../proto/contract.ts';
-import { atMost, Backoff, REFUSED_AGAIN_MS } from './backoff.ts';
+import { atMost, Backoff, FIRST_ATTEMPT_MS, REFUSED_AGAIN_MS } from './backoff.ts';
 import { Breaker } from './breaker.ts';
 import type { Connection, ConnectionState, Endpoint, HookInput } from './connection.ts';
 import { type HttpTarget, Poster } from './post.ts';
@@ -10,7 +10,7 @@ export abstract class HttpLine implements Connection {
   protected readonly endpoint: Endpoint;
   protected readonly poster: Poster;
   protected readonly standing: Standing;
-  protected readonly reviver: Reviver;
+  private readonly reviver: Reviver;
   private readonly breaker: Breaker;
 
   constructor(endpoint: Endpoint, target: HttpTarget) {
@@ -35,6 +35,11 @@ export abstract class HttpLine implements Connection {
 
   onDescription(listener: () => void): void {
     this.standing.onDescription(listener);
+  }
+
+  /** Tries to reach the plugin, and waits for that for up to one second. */
+  start(): Promise<void> {
+    return this.reviver.start(FIRST_ATTEMPT_MS);
   }
 
   abstract ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): unknown | Promise<unknown>;

@@ -20,7 +20,7 @@ import {
   type TextVerdict,
 } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
-import { DESCRIBE_MS, FIRST_ATTEMPT_MS } from './backoff.ts';
+import { DESCRIBE_MS } from './backoff.ts';
 import { type Connection, type Endpoint, EndpointProblem, type HookInput, PluginFault } from './connection.ts';
 import { HttpLine } from './line.ts';
 import { httpTarget, jsonOf } from './post.ts';
@@ -86,10 +86,6 @@ class WebhookConnection extends HttpLine {
       rewrites: true,
     };
     this.standing.description = this.described;
-  }
-
-  async start(): Promise<void> {
-    await this.reviver.start(FIRST_ATTEMPT_MS);
   }
 
   /** Whatever it answers, it is there. */

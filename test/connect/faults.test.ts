@@ -139,8 +139,9 @@ const ANSWERS: Record<string, Answered> = {
 
 describe.each(['http', 'webhook'])('%s answers', (scheme) => {
   test.each(Object.entries(ANSWERS))('%s', async (_title, answered) => {
-    await using server = await httpServer(() => answered);
+    await using server = await httpServer(({ path }) => (path === '/request' ? answered : { status: 404 }));
     const connection = await connectTo(`${scheme}://${server.address}`, { options: { hooks: ['request'] } });
+    expect(connection.state).toBe('up');
     await faultOf(connection, 'request', prompt('hello'));
     await connection.close();
   });

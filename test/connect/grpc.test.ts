@@ -1,6 +1,13 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import type { ServerDuplexStream, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type sendUnaryData,
+  status,
+} from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { servePlugin } from '../../plugins/serve.ts';
@@ -227,6 +234,31 @@ describe('a plugin over gRPC', () => {
     await service.close();
     for (const one of await Promise.allSettled(asked)) expect(one.status).toBe('fulfilled');
     await connection.close();
+  });
+});
+
+describe('what is no contract', () => {
+  test('ends its own session, and the service goes on', async () => {
+    const service = await servePlugin(echo, { grpc: '127.0.0.1:0' });
+    const connection = await connectTo(service.grpcUrl!);
+    const client = new Client(service.grpcUrl!.replace('grpc://', ''), credentials.createInsecure());
+    const asItIs = (bytes: Buffer) => bytes;
+    const { Session, Call, Describe } = PLUGIN_SERVICE;
+    const session = client.makeBidiStreamRequest(Session.path, asItIs, asItIs);
+    session.on('error', () => {});
+    const ended = new Promise((resolve) => session.on('status', resolve));
+    session.write(Buffer.from([0xff, 0xff]));
+    expect(await ended).toMatchObject({ code: status.INVALID_ARGUMENT });
+    for (const { path } of [Call, Describe]) {
+      const error = new Promise((resolve) => {
+        client.makeUnaryRequest(path, asItIs, asItIs, Buffer.from([0xff, 0xff]), resolve);
+      });
+      expect(await error).toMatchObject({ code: status.INVALID_ARGUMENT });
+    }
+    expect(await connection.ask('authorize', authorize('a'))).toEqual({ allow: { decisions: [true] } });
+    client.close();
+    await connection.close();
+    await service.close();
   });
 });
 

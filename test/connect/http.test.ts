@@ -45,6 +45,16 @@ describe('a plugin over HTTP', () => {
     await connection.close();
   });
 
+  test('without /describe cannot be given a config, and says so', async () => {
+    await using server = await httpServer(() => ({ status: 404 }));
+    const connection = await connectTo(`http://${server.address}`, { config: { a: 1 }, options: { hooks: ['limit'] } });
+    expect(connection).toMatchObject({
+      state: 'refused',
+      problem: expect.stringContaining('cannot be given its config'),
+    });
+    await connection.close();
+  });
+
   test('that does not say whether it rewrites is taken for one that does', async () => {
     const { rewrites, ...silent } = DESCRIPTION;
     await using server = await httpServer(() => json(silent));
