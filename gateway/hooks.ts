@@ -223,7 +223,7 @@ export async function limit(
     const verdict = (judged instanceof Promise ? await judged : judged) as AllowOrReject | undefined;
     if (verdict === undefined) continue;
     if ('reject' in verdict) throw refusal(mount, verdict.reject, 'rate_limited');
-    if (verdict.allow.headers !== undefined) Object.assign(record.replyHeaders, verdict.allow.headers);
+    if (verdict.allow.headers !== undefined) Object.assign(record.replyHeaders, clientHeaders(verdict.allow.headers));
   }
 }
 
@@ -320,7 +320,8 @@ function textJudgement(
 
 /**
  * The prompt was rejected, and the mount forgives old turns: clients send the whole history each time, so one bad
- * prompt would block a chat for good. The newest turn is asked about alone; if that is sound, what was bad is old.
+ * prompt would block a chat for good. What was bad and old is left out and the rest judged again, so that masks still
+ * reach every turn that stays; a guard that does not name what was bad is asked about the newest turn alone.
  */
 async function judgeNewTurn(
   mount: Mount,
@@ -328,18 +329,35 @@ async function judgeNewTurn(
   reject: Reject,
   record: RequestRecord,
 ): Promise<TextJudgement> {
-  const newest = input.segments.filter((segment) => !segment.old);
-  const judged = await ask(mount, 'request', { ...input, segments: newest }, record);
-  if (judged !== undefined && 'reject' in judged) return judged;
+  let kept = input.segments;
+  let judged: Judgement = { reject };
+  for (let round = 0; judged !== undefined && 'reject' in judged; round += 1) {
+    const next = withoutBadTurns(kept, judged.reject, round < MAX_NAMED_ROUNDS);
+    if (next === undefined) return judged;
+    kept = next;
+    judged = await ask(mount, 'request', { ...input, segments: kept }, record);
+  }
   const rewrite = judged !== undefined && 'rewrite' in judged ? judged.rewrite : undefined;
   const texts = new Map(rewrite?.segments.map((segment) => [segment.id, segment.text]));
   if (input.history === ('mask' satisfies HistoryPolicy)) {
+    const isKept = new Set(kept);
     for (const segment of input.segments) {
-      const isBad = reject.segments === undefined || reject.segments.includes(segment.id);
-      if (segment.old && isBad && segment.channel !== 'media') texts.set(segment.id, REMOVED);
+      if (!isKept.has(segment) && segment.channel !== 'media') texts.set(segment.id, REMOVED);
     }
   }
   return { texts, placeholders: rewrite?.placeholders ?? [] };
+}
+
+/** A guard may name one bad turn at a time; after so many calls the newest turn is asked about alone. */
+const MAX_NAMED_ROUNDS = 4;
+
+/** What is left of the prompt without its old turns that were rejected; undefined when the newest turn was. */
+function withoutBadTurns(segments: Segment[], { code, segments: named }: Reject, isNamedOnly: boolean) {
+  if (code === 'guard_unavailable' || !segments.some((segment) => segment.old)) return undefined;
+  const bad = new Set(named);
+  if (segments.some((segment) => !segment.old && bad.has(segment.id))) return undefined;
+  const kept = segments.filter((segment) => !segment.old || !bad.has(segment.id));
+  return isNamedOnly && kept.length < segments.length ? kept : segments.filter((segment) => !segment.old);
 }
 
 /** Stands in the place of an old turn that a guard rejects. */
@@ -378,9 +396,21 @@ export function refusal(
   return new GatewayError(isFault ? 'guard_unavailable' : code, reject.message, {
     publicCode: reject.code,
     status: own?.status ?? reject.status,
-    headers: reject.headers,
+    headers: reject.headers && clientHeaders(reject.headers),
     body: own?.body ?? reject.body,
     contentType: own?.contentType ?? reject.contentType,
     param: isFault ? undefined : mount.name,
   });
+}
+
+/** What frames an answer, or speaks of its connection, is the gateway's to say, whatever a plugin sends along. */
+const FRAMING =
+  /^(?:connection|content-(?:encoding|length|type)|date|keep-alive|te|trailer|transfer-encoding|upgrade)$/;
+
+function clientHeaders(headers: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(headers)
+      .map(([name, value]): [string, string] => [name.toLowerCase(), value])
+      .filter(([name]) => !FRAMING.test(name)),
+  );
 }
