@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Exchange } from './exchange.ts';
 import type { Snapshot } from './snapshot.ts';
-import type { Log } from './telemetry/log.ts';
+import type { AccessLog, Log } from './telemetry/log.ts';
 import type { Metrics } from './telemetry/metrics.ts';
 import { RequestRecord, reasonOf } from './telemetry/record.ts';
 import type { Upstream } from './upstream.ts';
@@ -13,12 +13,14 @@ export class Gateway {
   readonly upstream: Upstream;
   readonly metrics: Metrics;
   readonly log: Log;
+  private readonly access: AccessLog;
 
-  constructor(snapshot: Snapshot, upstream: Upstream, metrics: Metrics, log: Log) {
+  constructor(snapshot: Snapshot, upstream: Upstream, metrics: Metrics, log: Log, access: AccessLog) {
     this.snapshot = snapshot;
     this.upstream = upstream;
     this.metrics = metrics;
     this.log = log;
+    this.access = access;
   }
 
   /** Begins the record of a request. A client's own request id is kept when it is harmless. */
@@ -60,7 +62,7 @@ export class Gateway {
         costUsd: record.costUsd,
       });
     }
-    if (this.snapshot.config.log.access) this.log.info(accessLine(record, durationMs), 'request');
+    if (this.snapshot.config.log.access) this.access(accessLine(record, durationMs));
   }
 
   private vendorOf(provider: string | undefined): string {

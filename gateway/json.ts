@@ -48,13 +48,14 @@ const AFTER_KEY = /\s*:/y;
 export function structureProblem(text: string, depth: number): string | undefined {
   const open: (Set<string> | undefined)[] = [];
   STRUCTURE.lastIndex = 0;
-  for (let token = STRUCTURE.exec(text); token !== null; token = STRUCTURE.exec(text)) {
-    const mark = text.charCodeAt(token.index);
+  while (STRUCTURE.test(text)) {
+    const at = STRUCTURE.lastIndex - 1;
+    const mark = text.charCodeAt(at);
     if (mark === QUOTE) {
-      const end = stringEnd(text, token.index + 1);
+      const end = stringEnd(text, at + 1);
       STRUCTURE.lastIndex = end + 1;
       const keys = open.at(-1);
-      if (keys !== undefined && isKey(text, end + 1) && isKnown(keys, text.slice(token.index + 1, end))) {
+      if (keys !== undefined && isKey(text, end + 1) && isKnown(keys, text.slice(at + 1, end))) {
         return 'The body has an object with the same key twice.';
       }
     } else if (mark === 0x7b || mark === 0x5b) {

@@ -103,9 +103,9 @@ async function start(file: string, args: Arguments): Promise<void> {
   const simulator = file === DEFAULT_CONFIG ? await startSimulator({}) : undefined;
   if (simulator) environment.WARDGATE_SIMULATOR_URL = `${simulator.url}/v1`;
   const loaded = await loadConfig(file, environment);
-  const { log, flush } = openLog(loaded.config.log.level);
+  const { log, access, flush } = openLog(loaded.config.log.level);
   const metrics = args.metrics === 'off' ? false : args.metrics;
-  const running = await run({ file, environment, factories: FACTORIES, log, listen: args.listen, metrics });
+  const running = await run({ file, environment, factories: FACTORIES, log, access, listen: args.listen, metrics });
   process.stderr.write(banner(running, file, simulator !== undefined));
   process.on('SIGHUP', () => void running.reload());
   let isStopping = false;

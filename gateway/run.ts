@@ -12,6 +12,7 @@ import { makeMetricsServer } from './metrics-server.ts';
 import { makeServer } from './server.ts';
 import { Connections, type Snapshot } from './snapshot.ts';
 import { cutStreams, watchStreams } from './stream/relay.ts';
+import type { AccessLog } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { Upstream } from './upstream.ts';
 
@@ -23,6 +24,8 @@ export interface RunOptions {
   /** Plugins that may run in process, by name. */
   factories: Record<string, PluginFactory>;
   log: Logger;
+  /** Takes one line a request; default: the log itself. */
+  access?: AccessLog;
   /** Replace the config's own addresses; `metrics: false` switches the second port off. */
   listen?: string;
   metrics?: string | false;
@@ -47,7 +50,8 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
   const loaded = await loadConfig(file, environment);
   const metrics = new Metrics(loaded.config.metricNames, VERSION);
   const connections = new Connections(factories, log);
-  const gateway = new Gateway(await connections.snapshot(loaded, metrics), new Upstream(), metrics, log);
+  const access = options.access ?? ((line: object) => log.info(line, 'request'));
+  const gateway = new Gateway(await connections.snapshot(loaded, metrics), new Upstream(), metrics, log, access);
   const drain = { isOn: false };
   const { limits } = loaded.config;
   const app = makeServer(gateway, { maxHeaderSize: limits.headers, requestTimeout: limits.bodyTime }, () => drain.isOn);
