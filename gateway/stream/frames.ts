@@ -25,9 +25,22 @@ export class FrameReader {
     return frames;
   }
 
-  /** What is left of an event that never ended. */
+  /**
+   * The last frame, once nothing more will come: a blank line may have ended in a CR that could have become a CRLF, and
+   * some servers leave out the blank line after `[DONE]`.
+   */
+  end(): string | undefined {
+    this.rest += this.decoder.end();
+    const { rest } = this;
+    const isEnded = ENDS_IN_CR.test(rest);
+    if (!isEnded && !DONE.test(rest)) return undefined;
+    this.rest = '';
+    return isEnded ? rest : 'data: [DONE]\n\n';
+  }
+
+  /** What is left of an event that never ended; to be asked after {@link end}. */
   get incomplete(): string {
-    return this.rest + this.decoder.end();
+    return this.rest;
   }
 
   private cutLf(text: string): string[] {
@@ -56,7 +69,10 @@ export class FrameReader {
   }
 }
 
-const BLANK = /(?:\r\n|\n|\r)(?:\r\n|\n|\r)/g;
+const ENDS_IN_CR = /[\r\n]\r$/;
+const DONE = /^data: ?\[DONE\]\s*$/;
+/** A CRLF is one line end, never two: a CR counts alone only where no LF follows. */
+const BLANK = /(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))/g;
 
 /** The data of a frame: its `data` lines joined with LF; `undefined` when it has none (a comment, an id alone). */
 export function frameData(frame: string): string | undefined {

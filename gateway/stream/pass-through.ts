@@ -47,7 +47,11 @@ export class PassThrough extends Relay {
     const reader = new FrameReader();
     const kept: string[] = [];
     let isWhole = true;
-    for (const frame of reader.push(bytes)) {
+    const frames = reader.push(bytes);
+    // The bytes end where an event does, so a CR at the very end is no half of a CRLF.
+    const final = reader.end();
+    if (final !== undefined) frames.push(final);
+    for (const frame of frames) {
       const verdict = this.inspect(frame);
       if (verdict === 'drop') isWhole = false;
       else kept.push(frame);
@@ -89,8 +93,13 @@ export class PassThrough extends Relay {
   }
 
   protected upstreamEnded(): void {
+    const rest = this.rest?.toString('latin1').trim() ?? '';
+    if (isDoneLine(rest)) {
+      this.meter.isDone = true;
+      this.write('data: [DONE]\n\n');
+    }
     const isFinished = this.meter.hasFinished || this.last.some((text) => /"finish_reason":\s?"/.test(text));
-    if (this.isDone || (isFinished && this.rest === undefined)) this.finish();
+    if (this.isDone || (isFinished && rest === '')) this.finish();
     else this.fail(new GatewayError('stream_broken', BROKEN));
   }
 
@@ -103,6 +112,11 @@ export class PassThrough extends Relay {
   private get isDone(): boolean {
     return this.meter.isDone || /(?:^|[\r\n])data: ?\[DONE\][\r\n]/.test(this.last[2]);
   }
+}
+
+/** Some servers leave out the blank line after `[DONE]`. */
+function isDoneLine(rest: string): boolean {
+  return rest === 'data: [DONE]' || rest === 'data:[DONE]';
 }
 
 /** Where the last whole event ends. */
