@@ -57,8 +57,9 @@ export class Guarded extends Relay {
       this.upstreamBroke(asGatewayError(error));
       return;
     }
-    if (this.waiting.length > MAX_WAITING) this.busy = true;
     this.work();
+    // Only what a guard has still to answer counts: guards in process have emptied the queue by now.
+    if (this.waiting.length > MAX_WAITING) this.busy = true;
   }
 
   private read(frame: string): Item {
@@ -195,10 +196,18 @@ export class Guarded extends Relay {
 
   protected upstreamEnded(): void {
     if (this.isClosing) return;
+    try {
+      const last = this.reader.end();
+      if (last !== undefined) this.waiting.push(this.read(last));
+    } catch (error) {
+      this.upstreamBroke(asGatewayError(error));
+      return;
+    }
     this.isClosing = true;
+    const isCut = this.reader.incomplete.trim() !== '';
     this.afterwards = () => {
       this.afterwards = undefined;
-      if (this.meter.isDone || this.meter.hasFinished) this.lastWords(() => this.finish());
+      if (this.meter.isDone || (this.meter.hasFinished && !isCut)) this.lastWords(() => this.finish());
       else this.brokenOff(new GatewayError('stream_broken', BROKEN));
     };
     this.work();
@@ -250,17 +259,22 @@ export class Guarded extends Relay {
 }
 
 /**
- * Hands released text to the parts of a window. When the guards only cut and changed nothing, each part gets its own
- * text back, so that events stay as they were; a changed text goes out with the first part. Answers what found no part.
+ * Hands released text to the parts of a window, so that events stay as they were where the guards changed nothing: each
+ * part gets its own text back, and what a guard put in goes out with the part where it begins. Answers what found no
+ * part.
  */
 function distribute({ channel, parts, text, owed }: Window, released: string): string {
   if (parts.length === 0) return released;
-  const isCut = owed + text === released + channel.owed;
-  if (isCut && owed === '' && released.length === text.length) return '';
+  const before = owed + text;
+  const after = released + channel.owed;
+  if (before === after && owed === '' && released.length === text.length) return '';
+  const place = placesAfter(before, after);
   let from = 0;
-  let upTo = isCut ? owed.length : released.length;
+  let end = owed.length;
   for (const { part, item } of parts) {
-    if (isCut) upTo = Math.min(upTo + part.text.length, released.length);
+    end += part.text.length;
+    const isLast = end === before.length;
+    const upTo = isLast ? released.length : Math.min(place(end), released.length);
     const own = released.slice(from, upTo);
     from = upTo;
     if (own === part.text) continue;
@@ -269,4 +283,19 @@ function distribute({ channel, parts, text, owed }: Window, released: string): s
     item.isChanged = true;
   }
   return '';
+}
+
+/** Where an offset of the text lies after the change: what is the same at the beginning and at the end stays in place. */
+function placesAfter(before: string, after: string): (offset: number) => number {
+  if (before === after) return (offset) => offset;
+  const most = Math.min(before.length, after.length);
+  let head = 0;
+  while (head < most && before.charCodeAt(head) === after.charCodeAt(head)) head += 1;
+  let tail = 0;
+  while (
+    tail < most - head &&
+    before.charCodeAt(before.length - 1 - tail) === after.charCodeAt(after.length - 1 - tail)
+  )
+    tail += 1;
+  return (offset) => (offset <= head ? offset : Math.max(offset, before.length - tail) + after.length - before.length);
 }

@@ -3,9 +3,10 @@ import type { StreamEvent } from '../dialects/dialect.ts';
 import type { RequestRecord } from '../telemetry/record.ts';
 
 export class Meter {
-  /** The upstream marked the end, or finished every choice. */
+  /** The upstream marked the end. */
   isDone = false;
-  hasFinished = false;
+  private readonly begun = new Set<string>();
+  private readonly finished = new Set<string>();
   private readonly record: RequestRecord;
 
   constructor(record: RequestRecord) {
@@ -16,13 +17,21 @@ export class Meter {
     return this.record.firstTokenAt !== undefined;
   }
 
+  /** Every choice that was seen has finished. */
+  get hasFinished(): boolean {
+    if (this.finished.size === 0) return false;
+    for (const choice of this.begun) if (!this.finished.has(choice)) return false;
+    return true;
+  }
+
   see(event: StreamEvent): void {
     const { record } = this;
     if (event.done) this.isDone = true;
-    if (event.finished.length > 0) this.hasFinished = true;
+    for (const choice of event.finished) this.finished.add(choice);
     if (event.usage !== undefined) record.usage = event.usage;
     if (event.model !== undefined) record.upstreamModel ??= event.model;
-    for (const { text } of event.parts) {
+    for (const { channel, text } of event.parts) {
+      this.begun.add(channel.slice(0, channel.indexOf('/')));
       if (text === '') continue;
       record.answerChars += text.length;
       // Empty deltas are no token: the clock stops at the first text.
