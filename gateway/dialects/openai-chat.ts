@@ -161,8 +161,11 @@ function media(
 
 function toolCallSegments(segments: Segments, path: string, call: unknown, role: Role, old: boolean): void {
   if (!isObject(call)) return;
-  if (isObject(call.function))
-    segments.add(`${path}/function/arguments`, call.function.arguments, role, 'tool-arguments', old);
+  if (isObject(call.function)) {
+    const { arguments: args } = call.function;
+    // Some servers send an object where a string belongs.
+    segments.deep(`${path}/function/arguments`, args, role, isObject(args) ? 'text' : 'tool-arguments', old);
+  }
   if (isObject(call.custom)) segments.add(`${path}/custom/input`, call.custom.input, role, 'text', old);
 }
 
@@ -269,6 +272,12 @@ function readChoice(event: StreamEvent, choice: Json): void {
     event.bare = false;
   }
   const { delta } = choice;
+  // Some servers say the whole message beside, or in place of, the delta.
+  for (const key of ['message', 'text']) {
+    if (!(key in choice)) continue;
+    event.bare = false;
+    readUnknown(event, choice, choice, key, `${index}/extra`);
+  }
   if (!isObject(delta)) return;
   for (const key in delta) readDelta(event, choice, delta, key, index);
 }
@@ -285,7 +294,7 @@ function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, i
   const value = delta[key];
   if (value === null || value === undefined) return;
   const kind = TEXT_FIELDS[key];
-  if (kind !== undefined) addPart(event, choice, delta, key, `${index}/${kind}`);
+  if (kind !== undefined && typeof value === 'string') addPart(event, choice, delta, key, `${index}/${kind}`);
   else if (key === 'role') event.bare = false;
   else if (key === 'tool_calls' && Array.isArray(value)) {
     value.forEach((call, i) => {
@@ -314,8 +323,11 @@ function readToolCall(event: StreamEvent, choice: Json, call: unknown, channel: 
   event.bare &&= call.id === undefined && call.type === undefined;
   const index = typeof call.index === 'number' ? call.index : position;
   if (isObject(call.function)) {
-    event.bare &&= call.function.name === undefined;
-    addPart(event, choice, call.function, 'arguments', channel + index);
+    const { name, arguments: args } = call.function;
+    event.bare &&= name === undefined && !isObject(args);
+    // Some servers send an object where a string belongs.
+    if (isObject(args)) readUnknown(event, choice, call.function, 'arguments', `${choice.index ?? 0}/extra`);
+    else addPart(event, choice, call.function, 'arguments', channel + index);
   }
   if (isObject(call.custom)) addPart(event, choice, call.custom, 'input', `${channel}${index}/custom`);
 }
