@@ -5,14 +5,9 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { apiKeyAuth } from '../plugins/api-key-auth/plugin.ts';
-import { localLimit } from '../plugins/local-limit/plugin.ts';
-import { piiGuard } from '../plugins/pii-guard/plugin.ts';
-import { usageLog } from '../plugins/usage-log/plugin.ts';
-import type { PluginFactory } from '../proto/contract.ts';
-import { startSimulator } from '../simulator/server.ts';
 import { ConfigError, loadConfig } from './config/load.ts';
 import { configJsonSchema } from './config/schema.ts';
+import type { PluginSources } from './connect/connection.ts';
 import { type RunningGateway, run, VERSION } from './run.ts';
 import { Connections } from './snapshot.ts';
 import { openLog } from './telemetry/log.ts';
@@ -20,10 +15,13 @@ import { Metrics } from './telemetry/metrics.ts';
 
 const DEFAULT_CONFIG = fileURLToPath(new URL('default.yaml', import.meta.url));
 
-/** The plugins that `local:NAME` finds. */
-const FACTORIES: Record<string, PluginFactory> = Object.fromEntries(
-  [apiKeyAuth, localLimit, piiGuard, usageLog].map((factory) => [factory.name, factory]),
-);
+/** The plugins that `local:NAME` finds; each is loaded when a config mounts it. */
+const PLUGINS: PluginSources = {
+  'api-key-auth': async () => (await import('../plugins/api-key-auth/plugin.ts')).apiKeyAuth,
+  'local-limit': async () => (await import('../plugins/local-limit/plugin.ts')).localLimit,
+  'pii-guard': async () => (await import('../plugins/pii-guard/plugin.ts')).piiGuard,
+  'usage-log': async () => (await import('../plugins/usage-log/plugin.ts')).usageLog,
+};
 
 const HELP = `Wardgate ${VERSION}: an LLM gateway that is guarded by plugins
 
@@ -92,7 +90,7 @@ async function check(file: string): Promise<void> {
     isDefault ? { ...process.env, WARDGATE_SIMULATOR_URL: 'http://127.0.0.1:9100/v1' } : process.env,
   );
   const quiet = { info() {}, warn() {} };
-  const connections = new Connections(FACTORIES, quiet);
+  const connections = new Connections(PLUGINS, quiet);
   await connections.snapshot(loaded, new Metrics(loaded.config.metricNames, VERSION));
   await connections.closeUnused([]);
   process.stdout.write(`${file} is sound.\n`);
@@ -100,12 +98,13 @@ async function check(file: string): Promise<void> {
 
 async function start(file: string, args: Arguments): Promise<void> {
   const environment = { ...process.env };
-  const simulator = file === DEFAULT_CONFIG ? await startSimulator({}) : undefined;
+  const simulator =
+    file === DEFAULT_CONFIG ? await (await import('../simulator/server.ts')).startSimulator({}) : undefined;
   if (simulator) environment.WARDGATE_SIMULATOR_URL = `${simulator.url}/v1`;
   const loaded = await loadConfig(file, environment);
   const { log, access, flush } = openLog(loaded.config.log.level);
   const metrics = args.metrics === 'off' ? false : args.metrics;
-  const running = await run({ file, environment, factories: FACTORIES, log, access, listen: args.listen, metrics });
+  const running = await run({ file, environment, factories: PLUGINS, log, access, listen: args.listen, metrics });
   process.stderr.write(banner(running, file, simulator !== undefined));
   process.on('SIGHUP', () => void running.reload());
   let isStopping = false;

@@ -381,6 +381,17 @@ const STREAM_HEADERS = ['cache-control', 'no-cache, no-transform', 'x-accel-buff
 const HIDDEN =
   /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|content-length|content-encoding|content-type|date|server|via|alt-svc|set-cookie|strict-transport-security|cache-control|x-accel-buffering|access-control-.*|x-request-id|cf-.*|x-envoy-.*|x-wardgate-.*|vary)$/;
 
+/** Verdicts on header names that have been seen: providers send the same few each time. */
+const SEEN = new Map<string, boolean>();
+
+function isShown(name: string): boolean {
+  const seen = SEEN.get(name);
+  if (seen !== undefined) return seen;
+  const shown = !HIDDEN.test(name);
+  if (SEEN.size < 1_000) SEEN.set(name, shown);
+  return shown;
+}
+
 function replyHeaders({ route, record, exchange, snapshot }: Life, reply: UpstreamReply, type: string): string[] {
   const own = reply.headers['content-type'];
   const headers = [
@@ -392,7 +403,7 @@ function replyHeaders({ route, record, exchange, snapshot }: Life, reply: Upstre
   if (type === 'text/event-stream') headers.push(...STREAM_HEADERS);
   for (const name in reply.headers) {
     const value = reply.headers[name];
-    if (typeof value === 'string' && !HIDDEN.test(name) && !(name in record.replyHeaders)) headers.push(name, value);
+    if (typeof value === 'string' && isShown(name) && !(name in record.replyHeaders)) headers.push(name, value);
   }
   return withOwnHeaders(headers, record, route, exchange, snapshot.config.trace.header);
 }

@@ -5,8 +5,8 @@ import type { Server } from 'node:http';
 import { type AddressInfo, isIPv6 } from 'node:net';
 import { basename, dirname, resolve } from 'node:path';
 import type { Logger } from 'pino';
-import type { PluginFactory } from '../proto/contract.ts';
 import { ConfigError, type LoadedConfig, loadConfig } from './config/load.ts';
+import type { PluginSources } from './connect/connection.ts';
 import { Gateway } from './gateway.ts';
 import { makeMetricsServer } from './metrics-server.ts';
 import { makeServer } from './server.ts';
@@ -22,7 +22,7 @@ export interface RunOptions {
   file: string;
   environment: Record<string, string | undefined>;
   /** Plugins that may run in process, by name. */
-  factories: Record<string, PluginFactory>;
+  factories: PluginSources;
   log: Logger;
   /** Takes one line a request; default: the log itself. */
   access?: AccessLog;

@@ -29,19 +29,18 @@ export function makeServer(gateway: Gateway, options: ServerOptions, isDraining:
       void reply.code(400).type('application/json').send(plainError('invalid_request', 'The path is malformed.'));
     },
   });
-  // The body stays unread until the pipeline wants it: a stranger cannot make us read one.
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', (_request, _payload, done) => done(null));
   app.get('/healthz', (_request, reply) => reply.send({ status: 'ok' }));
   app.get('/readyz', (_request, reply) =>
     reply.code(isDraining() ? 503 : 200).send({ status: isDraining() ? 'draining' : 'ready' }),
   );
-  const handle = (request: FastifyRequest, reply: FastifyReply) => {
+  // Taken over before Fastify parses anything: the body stays unread until the pipeline wants it, so that a stranger
+  // cannot make us read one. `done` is never called: the rest of Fastify's lifecycle is not for these requests.
+  const take = (request: FastifyRequest, reply: FastifyReply) => {
     reply.hijack();
     void serve(new HttpExchange(request.raw, reply.raw, isDraining()), gateway);
   };
-  app.all('/*', handle);
-  app.setNotFoundHandler(handle);
+  app.all('/*', { onRequest: (request, reply, _done) => take(request, reply) }, () => {});
+  app.setNotFoundHandler(take);
   return app;
 }
 

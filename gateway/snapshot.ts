@@ -2,12 +2,11 @@
  * The config, compiled: routes with their hooks, models with their targets. Immutable; a reload makes a new one beside
  * it, and requests in flight finish on theirs.
  */
-import type { PluginFactory } from '../proto/contract.ts';
 import { ConfigProblem } from '../proto/contract.ts';
 import { ConfigError, type LoadedConfig } from './config/load.ts';
 import type { Config, CorsConfig, ModelConfig, PluginConfig, RouteConfig } from './config/schema.ts';
 import { connect } from './connect/connect.ts';
-import { type Connection, type ConnectLog, EndpointProblem } from './connect/connection.ts';
+import { type Connection, type ConnectLog, EndpointProblem, type PluginSources } from './connect/connection.ts';
 import { compileHooks, type RouteHooks } from './hooks.ts';
 import { type Mount, mount } from './mount.ts';
 import type { Provider } from './providers/provider.ts';
@@ -164,10 +163,10 @@ function targetsOf(model: ModelConfig, providers: Map<string, Provider>): Target
 /** Connections by what they were made from, so that a reload keeps what did not change, a limiter's counts included. */
 export class Connections {
   private readonly open = new Map<string, Connection>();
-  private readonly factories: Record<string, PluginFactory>;
+  private readonly factories: PluginSources;
   private readonly log: ConnectLog;
 
-  constructor(factories: Record<string, PluginFactory>, log: ConnectLog) {
+  constructor(factories: PluginSources, log: ConnectLog) {
     this.factories = factories;
     this.log = log;
   }

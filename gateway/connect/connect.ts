@@ -1,8 +1,7 @@
 /** Picks the way to a plugin by the scheme of its `at`. Each way is loaded when it is first needed. */
-import type { PluginFactory } from '../../proto/contract.ts';
-import { type Connection, type Endpoint, EndpointProblem } from './connection.ts';
+import { type Connection, type Endpoint, EndpointProblem, type PluginSources } from './connection.ts';
 
-type Way = (endpoint: Endpoint, factories: Record<string, PluginFactory>) => Promise<Connection>;
+type Way = (endpoint: Endpoint, factories: PluginSources) => Promise<Connection>;
 
 const WAYS: Record<string, () => Promise<Way>> = {
   local: async () => (await import('./local.ts')).connectLocal,
@@ -25,7 +24,7 @@ export const SCHEMES: readonly string[] = Object.keys(WAYS);
  * @param factories the plugins that run in process, by name
  * @throws {@link EndpointProblem} when `at` makes no sense; ConfigProblem when a plugin in process refuses its config
  */
-export async function connect(endpoint: Endpoint, factories: Record<string, PluginFactory>): Promise<Connection> {
+export async function connect(endpoint: Endpoint, factories: PluginSources): Promise<Connection> {
   const scheme = /^([a-z][a-z0-9-]*):/.exec(endpoint.at)?.[1] ?? '';
   const load = Object.hasOwn(WAYS, scheme) ? WAYS[scheme] : undefined;
   if (load === undefined) {

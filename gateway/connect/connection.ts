@@ -12,6 +12,7 @@ import type {
   Hook,
   LimitInput,
   ObserveInput,
+  PluginFactory,
   SegmentsInput,
   StreamInput,
 } from '../../proto/contract.ts';
@@ -142,6 +143,9 @@ export class PluginUnavailable extends PluginFault {
     this.name = 'PluginUnavailable';
   }
 }
+
+/** Plugins that may run in process, by name: as they are, or as a way to load one when it is first mounted. */
+export type PluginSources = Record<string, PluginFactory | (() => Promise<PluginFactory>)>;
 
 /** What `connect` cannot make sense of: a mistake in the config, told at the start. */
 export class EndpointProblem extends Error {

@@ -3,7 +3,14 @@ import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { CallOptions, Description, Hook, Plugin, PluginFactory } from '../../proto/contract.ts';
 import { factoryIn } from '../../proto/factory.ts';
-import { type Connection, type Endpoint, EndpointProblem, type HookInput, PluginFault } from './connection.ts';
+import {
+  type Connection,
+  type Endpoint,
+  EndpointProblem,
+  type HookInput,
+  PluginFault,
+  type PluginSources,
+} from './connection.ts';
 import { descriptionProblem } from './description.ts';
 
 /**
@@ -11,7 +18,7 @@ import { descriptionProblem } from './description.ts';
  *
  * @throws ConfigProblem when the plugin refuses its config, {@link EndpointProblem} when there is no such plugin
  */
-export async function connectLocal(endpoint: Endpoint, factories: Record<string, PluginFactory>): Promise<Connection> {
+export async function connectLocal(endpoint: Endpoint, factories: PluginSources): Promise<Connection> {
   const factory = await find(endpoint, factories);
   const plugin = factory.create(endpoint.config);
   const description = plugin.describe();
@@ -20,10 +27,13 @@ export async function connectLocal(endpoint: Endpoint, factories: Record<string,
   return new LocalConnection(plugin, description);
 }
 
-async function find(endpoint: Endpoint, factories: Record<string, PluginFactory>): Promise<PluginFactory> {
+async function find(endpoint: Endpoint, factories: PluginSources): Promise<PluginFactory> {
   const name = endpoint.at.slice('local:'.length);
   if (/^\.{0,2}\//.test(name)) return fromFile(resolve(endpoint.baseDir, name), endpoint.at);
-  if (Object.hasOwn(factories, name)) return factories[name]!;
+  if (Object.hasOwn(factories, name)) {
+    const source = factories[name]!;
+    return typeof source === 'function' ? source() : source;
+  }
   const known = Object.keys(factories).sort().join(', ') || 'none';
   throw new EndpointProblem(`there is no plugin \`${name}\` (there is: ${known}); a file is written local:./file.ts`);
 }

@@ -44,7 +44,7 @@ export class Standing {
 }
 
 /** An address fit for a log: a password may have been written into it. */
-export function withoutUserinfo(at: string): string {
+function withoutUserinfo(at: string): string {
   return at.replace(/\/\/[^/@]*@/, '//');
 }
 

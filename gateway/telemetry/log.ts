@@ -25,7 +25,12 @@ const FLUSH_MS = 200;
 export function openLog(level: string): OpenLog {
   const destination = pino.destination({ dest: 1, sync: false });
   const log = pino(
-    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } },
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
     destination,
   );
   let lines = '';

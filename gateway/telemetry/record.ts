@@ -115,7 +115,9 @@ export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return typeof error;
   const code = (error as { code?: unknown }).code;
   const safe = error.name === 'PluginFault' || error.name === 'PluginUnavailable' || error.name === 'TimeoutError';
-  return [typeof code === 'string' ? code : error.name, safe ? error.message.slice(0, 300) : '']
-    .filter(Boolean)
-    .join(': ');
+  const name = [code, error.name].find((one) => typeof one === 'string' && WORD.test(one)) ?? 'Error';
+  return safe ? `${name}: ${error.message.slice(0, 300)}` : `${name}`;
 }
+
+/** What a name or a code looks like; anything else may have been made from what the plugin was shown. */
+const WORD = /^[\w$]{1,64}$/;
