@@ -1,4 +1,5 @@
 /** What most tests of the gateway send, and how they read the answer. */
+import { expect } from 'vitest';
 import { completion } from '../support/chunks.ts';
 import { type RawResponse, send } from '../support/client.ts';
 import type { Script } from '../support/script.ts';
@@ -47,4 +48,9 @@ export async function errorOf(response: RawResponse): Promise<ApiError & { statu
 export async function contentOf(response: RawResponse): Promise<string> {
   const { choices } = await response.json<{ choices: { message: { content: string } }[] }>();
   return choices[0]!.message.content;
+}
+
+/** Looks again and again, every 5 ms, until the value is as expected: for what follows an answer, such as its log line. */
+export function soon<T>(value: () => T) {
+  return expect.poll(value, { interval: 5, timeout: 10_000 });
 }

@@ -15,7 +15,7 @@ import { Gate } from '../../support/gate.ts';
 import { configFor, startGateway, testPlugin } from '../../support/gateway.ts';
 import { startScriptedUpstream } from '../../support/scripted-upstream.ts';
 import { readSse } from '../../support/sse.ts';
-import { ask, contentOf, errorOf, prompt, says } from '../chat.ts';
+import { ask, contentOf, errorOf, prompt, says, soon } from '../chat.ts';
 
 interface Call {
   plugin: string;
@@ -77,7 +77,7 @@ test('a whole answer passes every hook once, in the order of a request’s life'
   });
   await using gateway = await startGateway(configFor(upstream.url, { plugins }), { factories });
   expect(await contentOf(await ask(gateway))).toBe('Hi there');
-  await expect.poll(() => hooksOf(calls).length).toBe(12);
+  await soon(() => hooksOf(calls).length).toBe(12);
   expect(hooksOf(calls)).toEqual([
     'one/authenticate', // the first identity counts: nobody else is asked who this is
     'one/authorize',
@@ -102,7 +102,7 @@ test('a stream asks the stream hook in place of the response hook', async () => 
   await using gateway = await startGateway(configFor(upstream.url, { plugins }), { factories });
   const said = await readSse(await ask(gateway, prompt('Hello', { stream: true })));
   expect(said).toMatchObject({ content: ['Hi there'], done: true });
-  await expect.poll(() => hooksOf(calls).at(-1)).toBe('one/observe');
+  await soon(() => hooksOf(calls).at(-1)).toBe('one/observe');
   const hooks = hooksOf(calls);
   expect(hooks.filter((hook) => hook === 'one/response')).toEqual([]);
   expect(hooks.slice(0, 4)).toEqual(['one/authenticate', 'one/authorize', 'one/limit', 'one/request']);
@@ -122,7 +122,7 @@ test('every hook is told what it needs to know, and no more', async () => {
   const response = await ask(gateway, prompt('Hello', { max_tokens: 77 }), { headers, route: '/openai' });
   expect(response.header('x-request-id')).toBe('req-42');
   await response.text();
-  await expect.poll(() => calls.length).toBe(6);
+  await soon(() => calls.length).toBe(6);
   const [authenticate, authorize, limit, request, response_, observe] = calls.map(({ input }) => input);
   const known = { id: 'req-42', method: 'POST', path: '/openai/v1/chat/completions', route: '/openai' };
   const facts = {
@@ -168,7 +168,7 @@ test('`hooks` asks a plugin at the named ones only', async () => {
   const plugins = { one: { at: 'local:one', hooks: ['limit', 'observe'] } };
   await using gateway = await startGateway(configFor(upstream.url, { plugins }), { factories });
   await (await ask(gateway)).text();
-  await expect.poll(() => hooksOf(calls)).toEqual(['one/limit', 'one/observe']);
+  await soon(() => hooksOf(calls)).toEqual(['one/limit', 'one/observe']);
 });
 
 // --- authenticate -----------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ test('a bad credential is refused at once, by the one whose it is', async () => 
   const response = await ask(gateway, prompt(), { headers: { Authorization: 'Bearer wrong' } });
   expect(response.header('www-authenticate')).toBe('Bearer error="x"');
   expect(await errorOf(response)).toMatchObject({ status: 401, code: 'bad_key', message: 'This key is not known.' });
-  await expect.poll(() => hooksOf(calls)).toEqual(['other/observe']);
+  await soon(() => hooksOf(calls)).toEqual(['other/observe']);
 });
 
 test('several authenticators stand side by side: the one that knows the caller decides', async () => {
@@ -257,7 +257,7 @@ test('several authenticators stand side by side: the one that knows the caller d
   expect((await ask(gateway, prompt(), { headers: { Authorization: 'Bearer k' } })).status).toBe(200);
   expect((await ask(gateway, prompt(), { headers: { 'X-Key': '1' } })).status).toBe(200);
   expect((await ask(gateway)).status).toBe(401);
-  await expect.poll(() => subjects).toEqual(['jo', 'bo', undefined]);
+  await soon(() => subjects).toEqual(['jo', 'bo', undefined]);
 });
 
 test('`identity: optional` lets a stranger pass to the authorizers, and still refuses a bad key', async () => {
@@ -365,7 +365,7 @@ test('a grant comes back to the plugin that gave it, with the true usage of a st
   const plugins = { reserver: { at: 'local:reserver' }, other: { at: 'local:other' } };
   await using gateway = await startGateway(configFor(upstream.url, { plugins }), { factories });
   await readSse(await ask(gateway, prompt('Hello', { stream: true })));
-  await expect.poll(() => [...mine, ...other].map(({ grant }) => grant)).toEqual(['reserved-7', 'other-8']);
+  await soon(() => [...mine, ...other].map(({ grant }) => grant)).toEqual(['reserved-7', 'other-8']);
   expect(mine[0]).toMatchObject({ streamed: true, outcome: 'finished', usage: { inputTokens: 11, outputTokens: 22 } });
 });
 
@@ -411,7 +411,7 @@ test('a grant comes back when the client leaves before the answer began', async 
   const request = await upstream.arrived();
   connection.destroy();
   expect(await request.closed).toBe('left');
-  await expect.poll(() => returned).toMatchObject([{ grant: 'reserved-7', outcome: 'aborted', status: 499 }]);
+  await soon(() => returned).toMatchObject([{ grant: 'reserved-7', outcome: 'aborted', status: 499 }]);
 });
 
 // --- observe ----------------------------------------------------------------------------------------------------------
@@ -434,7 +434,7 @@ test('an observer that never answers delays no reply, and is asked exactly once'
     expect(await contentOf(await connection.response())).toBe('Hi there');
   }
   connection.destroy();
-  await expect.poll(() => seen).toEqual(['a', 'b', 'c']);
+  await soon(() => seen).toEqual(['a', 'b', 'c']);
 });
 
 test('an observer that fails harms nobody, not even the next observer', async () => {
@@ -450,7 +450,7 @@ test('an observer that fails harms nobody, not even the next observer', async ()
   const plugins = { thrower: { at: 'local:thrower' }, after: { at: 'local:after' } };
   await using gateway = await startGateway(configFor(upstream.url, { plugins }), { factories: [thrower, after] });
   expect((await ask(gateway)).status).toBe(200);
-  await expect.poll(() => seen).toEqual(['finished']);
+  await soon(() => seen).toEqual(['finished']);
 });
 
 test('every end of a request is observed once: finished, rejected, failed', async () => {
@@ -464,7 +464,7 @@ test('every end of a request is observed once: finished, rejected, failed', asyn
   await using gateway = await startGateway(configFor(upstream.url, { plugins }), { factories: [witness] });
   for (const body of [prompt(), prompt(), prompt(), '{']) await (await ask(gateway, body)).text();
   await (await send(`${gateway.url}/nothing`)).text();
-  await expect.poll(() => seen.length).toBe(5);
+  await soon(() => seen.length).toBe(5);
   expect(seen).toEqual([
     [200, 'finished', undefined],
     [502, 'failed', 'upstream_failed'],

@@ -5,7 +5,7 @@ import { completion, toolCallCompletion } from '../../support/chunks.ts';
 import { Gate } from '../../support/gate.ts';
 import { configFor, startGateway, testPlugin } from '../../support/gateway.ts';
 import { startScriptedUpstream } from '../../support/scripted-upstream.ts';
-import { ask, contentOf, errorOf, prompt, says } from '../chat.ts';
+import { ask, contentOf, errorOf, prompt, says, soon } from '../chat.ts';
 
 /** Rewrites every segment that `change` changes. */
 function rewriter(
@@ -282,7 +282,7 @@ describe('side by side', () => {
     await using rig = await guarded(factories);
     rig.upstream.next(says());
     const answer = ask(rig.gateway);
-    await expect.poll(() => asked).toEqual(['a', 'b']);
+    await soon(() => asked).toEqual(['a', 'b']);
     gate.open();
     expect((await answer).status).toBe(200);
     expect(asked).toEqual(['a', 'b', 'c']);
@@ -453,7 +453,7 @@ describe('shadow', () => {
     rig.upstream.next(says());
     expect(await contentOf(await ask(rig.gateway, prompt('as it was')))).toBe('Hi there');
     expect(rig.upstream.requests[0]!.json()).toEqual(prompt('as it was'));
-    await expect.poll(() => grants).toEqual(['g']);
+    await soon(() => grants).toEqual(['g']);
   });
 });
 
@@ -474,7 +474,7 @@ describe('the decision trace', () => {
     const response = await ask(rig.gateway, prompt('my secret words'));
     await response.text();
     expect(response.header('x-wardgate-trace')).toBeUndefined();
-    await expect.poll(() => rig.gateway.logged.find(({ msg }) => msg === 'request')).toBeDefined();
+    await soon(() => rig.gateway.logged.find(({ msg }) => msg === 'request')).toBeDefined();
     const line = rig.gateway.logged.find(({ msg }) => msg === 'request')!;
     expect(line.trace).toMatch(/^finder\/request=rewrite;ms=[\d.]+;E-MAIL_ADDRESS=2$/);
     expect(rig.gateway.logText).not.toMatch(/secret words|the answer/);
