@@ -15,7 +15,7 @@ import { itinRule, nhsRule, sinRule, ssnRule } from './detectors/national-ids.ts
 import { type NumberRule, numbersDetector } from './detectors/numbers.ts';
 import { phoneRule } from './detectors/phone.ts';
 import { privateKeyDetector } from './detectors/private-key.ts';
-import { secretsDetector } from './detectors/secrets.ts';
+import { secretsDetector, telegramRule } from './detectors/secrets.ts';
 import { type ActiveRule, BUILT_IN, type BuiltIn, RULE_NAMES, type RuleName } from './rules.ts';
 import { createScanner } from './scanner.ts';
 
@@ -77,7 +77,7 @@ function switchOn(
   const on: Record<RuleName, () => unknown> = {
     'private-key': () => detectors.push(privateKeyDetector(rule)),
     jwt: () => detectors.push(jwtDetector(rule)),
-    secret: () => detectors.push(secretsDetector(rule)),
+    secret: () => [detectors.push(secretsDetector(rule)), numbers.push(telegramRule(rule))],
     'credit-card': () => numbers.push(cardRule(rule, entry.lenient === true)),
     iban: () => numbers.push(ibanRule(rule)),
     'us-ssn': () => numbers.push(ssnRule(rule)),

@@ -5,12 +5,16 @@ import { type DigitGroups, isSeparator } from './digit-groups.ts';
 import type { NumberRule } from './numbers.ts';
 
 const MIN = 13;
+const BEGINS = [
+  { from: 4, to: 4 },
+  { from: 13, to: 19 },
+];
 const MAX = 19;
 const digits = new Uint8Array(MAX);
 
 /** Lag: from the first digit while at most 19 digits in card grouping have come, so at most 23 characters. */
 export function cardRule(rule: ActiveRule, lenient: boolean): NumberRule {
-  return { rule, match: (groups, group) => matchCard(groups, group, lenient) };
+  return { rule, begins: BEGINS, match: (groups, group) => matchCard(groups, group, lenient) };
 }
 
 function matchCard(groups: DigitGroups, group: number, lenient: boolean): number {

@@ -54,6 +54,13 @@ export class DigitGroups {
     return this.ends[group]! - this.starts[group]!;
   }
 
+  /** The digits of some groups without what separates them. */
+  digits(first: number, last: number): string {
+    let digits = '';
+    for (let group = first; group <= last; group++) digits += this.text.slice(this.starts[group], this.ends[group]);
+    return digits;
+  }
+
   /** Whether a group may still grow. */
   grows(group: number): boolean {
     return this.ends[group] === this.unknown;

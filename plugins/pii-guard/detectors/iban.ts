@@ -18,6 +18,7 @@ const LENGTHS: Record<string, number> = Object.fromEntries(
 export function ibanRule(rule: ActiveRule): NumberRule {
   return {
     rule,
+    begins: [{ from: 2, to: 31 }],
     match: (groups, group) => {
       const start = groups.starts[group]! - 2;
       return start >= 0 && begins(groups.text, start) ? ibanEnd(groups.view, start) : NONE;

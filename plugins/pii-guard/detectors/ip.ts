@@ -14,7 +14,7 @@ const VERSION =
 
 /** Lag: from the first digit, at most 15 characters and the two after it. */
 export function ipv4Rule(rule: ActiveRule): NumberRule {
-  return { rule, match: matchV4 };
+  return { rule, begins: [{ from: 1, to: 3 }], match: matchV4 };
 }
 
 function matchV4(groups: DigitGroups, group: number): number {
@@ -107,8 +107,9 @@ function matchV6(view: View, start: number, runEnd: number): number {
   return isIPv6(address) && isPersonalV6(address) ? end : NONE;
 }
 
-/** `::1`, `::`, and what is rather code (`a[::2]`, `1::2`) are left alone. */
+/** `::1`, `::`, and what is rather code (`a[::2]`, `1::2`) are left alone; an embedded IPv4 address never is. */
 function isPersonalV6(address: string): boolean {
+  if (address.includes('.')) return true;
   const groups = address.split(':').filter((group) => group !== '');
   return (
     /[0-9]/.test(address) &&

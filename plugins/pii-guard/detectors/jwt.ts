@@ -6,7 +6,7 @@ import { type Detector, NONE, UNDECIDED } from './detector.ts';
 
 /** A longer token is masked up to here. */
 const TOKEN_MAX = 8_192;
-/** base64url of `{"`, with which every header begins; of `{ ` and `{\n` when it is written with white space. */
+/** base64url of `{"`, with which a header begins. A capital J is rare, so that is what is looked for. */
 const BEGIN = 'eyJ';
 
 /** Lag: from `ey…` to the end of the token, at most 8 KiB. */
@@ -14,13 +14,12 @@ export function jwtDetector(rule: ActiveRule): Detector {
   return (view, found) => {
     const { text, from } = view;
     let open = view.last ? text.length : beginAtEnd(text, from);
-    let next = from;
-    for (let at = text.indexOf(BEGIN, from); at !== -1; at = text.indexOf(BEGIN, Math.max(at + 1, next))) {
-      if (at > 0 && isPart(text.charCodeAt(at - 1))) continue;
-      const end = tokenEnd(view, at);
-      if (end === UNDECIDED) open = Math.min(open, at);
-      else if (end !== NONE) found.push({ start: at, end, rule });
-      next = at + BEGIN.length;
+    for (let at = text.indexOf('J', from); at !== -1; at = text.indexOf('J', at + 1)) {
+      const start = at - 2;
+      if (start < from || !text.startsWith(BEGIN, start) || (start > 0 && isPart(text.charCodeAt(start - 1)))) continue;
+      const end = tokenEnd(view, start);
+      if (end === UNDECIDED) open = Math.min(open, start);
+      else if (end !== NONE) found.push({ start, end, rule });
     }
     return open;
   };

@@ -4,14 +4,15 @@ import { luhn } from './cards.ts';
 import { NONE, UNDECIDED } from './detector.ts';
 import type { DigitGroups } from './digit-groups.ts';
 import type { NumberRule } from './numbers.ts';
+import { PHONE_CONTEXT } from './phone.ts';
 
 /** How such a number is written, checked, and announced when it is written without separators. */
 interface Kind {
   sizes: readonly number[];
   valid(digits: string): boolean;
   context: RegExp;
-  /** Written with hyphens or dots it needs a word of context too, for so are phone numbers. */
-  spacesOnly?: boolean;
+  /** Phone numbers look the same: with hyphens or dots, or where a phone is spoken of, it needs a word of context too. */
+  likePhone?: boolean;
 }
 
 const SSN: Kind = {
@@ -36,7 +37,7 @@ const NHS: Kind = {
   sizes: [3, 3, 4],
   valid: isNhs,
   context: /(?:^|[^a-z])(?:nhs|national health|patient)/i,
-  spacesOnly: true,
+  likePhone: true,
 };
 
 /** Lag: from the first digit, at most 12 characters and, behind a hyphen, dot or slash, the one after it. */
@@ -49,6 +50,10 @@ function personal(rule: ActiveRule, kind: Kind): NumberRule {
   const total = kind.sizes.reduce((sum, size) => sum + size, 0);
   return {
     rule,
+    begins: [
+      { from: 3, to: 3 },
+      { from: total, to: total },
+    ],
     match(groups, group) {
       const size = groups.size(group);
       const bare = size === total || (groups.grows(group) && size < total);
@@ -56,27 +61,28 @@ function personal(rule: ActiveRule, kind: Kind): NumberRule {
       if (!groups.opensAt(groups.starts[group]!, 'point or hyphen')) return NONE;
       const end = groups.shaped(group, kind.sizes);
       if (end === UNDECIDED) return UNDECIDED;
-      if (end !== NONE) return needsContext(groups, group, kind) ? NONE : closed(groups, group, end, kind);
+      if (end !== NONE) return needsContext(groups, group, kind) ? NONE : closed(groups, group, group + 2, kind);
       return bare ? matchBare(groups, group, kind) : NONE;
     },
   };
 }
 
 function needsContext(groups: DigitGroups, group: number, kind: Kind): boolean {
-  if (!kind.spacesOnly || groups.code(groups.ends[group]!) === 32) return false;
-  return !kind.context.test(groups.view.context(groups.starts[group]!));
+  if (!kind.likePhone) return false;
+  const context = groups.view.context(groups.starts[group]!);
+  const isPhone = groups.code(groups.ends[group]!) !== 32 || PHONE_CONTEXT.test(context);
+  return isPhone && !kind.context.test(context);
 }
 
 /** A number without separators counts only when a word of context stands near before it. */
 function matchBare(groups: DigitGroups, group: number, kind: Kind): number {
   const start = groups.starts[group]!;
   if (!kind.context.test(groups.view.context(start))) return NONE;
-  return groups.grows(group) ? UNDECIDED : closed(groups, group, groups.ends[group]!, kind);
+  return groups.grows(group) ? UNDECIDED : closed(groups, group, group, kind);
 }
 
-function closed(groups: DigitGroups, group: number, end: number, kind: Kind): number {
-  const digits = groups.text.slice(groups.starts[group], end).replace(/[^0-9]/g, '');
-  return kind.valid(digits) ? groups.closesAt(end, 'point or hyphen') : NONE;
+function closed(groups: DigitGroups, first: number, last: number, kind: Kind): number {
+  return kind.valid(groups.digits(first, last)) ? groups.closesAt(groups.ends[last]!, 'point or hyphen') : NONE;
 }
 
 /**

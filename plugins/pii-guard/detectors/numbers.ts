@@ -7,6 +7,8 @@ import { DigitGroups } from './digit-groups.ts';
 /** Finds one kind of number at a group of digits. */
 export interface NumberRule {
   rule: ActiveRule;
+  /** Sizes of the groups that such a number begins with; a group that may still grow is looked at whatever its size. */
+  begins: { from: number; to: number }[];
   /** The end of the number that begins at a group, or NONE or UNDECIDED. */
   match(groups: DigitGroups, group: number): number;
   /** Where it begins, when that is not the group's first digit: a `+`, a bracket, letters. */
@@ -15,13 +17,22 @@ export interface NumberRule {
   tail?(text: string, from: number): number;
 }
 
+/** Longer groups are treated as groups of this size. */
+const SIZE_MAX = 40;
+
+function canBegin(rule: NumberRule, size: number): boolean {
+  return rule.begins.some(({ from, to }) => size >= from && size <= to);
+}
+
 export function numbersDetector(rules: NumberRule[]): Detector {
   const groups = new DigitGroups();
+  const bySize = Array.from({ length: SIZE_MAX + 1 }, (_, size) => rules.filter((rule) => canBegin(rule, size)));
   return (view, found) => {
     groups.read(view);
     let open = view.last ? view.text.length : tailOf(rules, view);
     for (let group = 0; group < groups.count; group++) {
-      for (const rule of rules) open = matchRule(rule, groups, group, found, open);
+      const likely = groups.grows(group) ? rules : bySize[Math.min(groups.size(group), SIZE_MAX)]!;
+      for (const rule of likely) open = matchRule(rule, groups, group, found, open);
     }
     groups.forget();
     return open;

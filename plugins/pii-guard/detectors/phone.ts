@@ -25,7 +25,8 @@ const GAPS = new Set([' ', '-', '.', '/', '(', ')', ' (', ') ', ')-', '-(', ')('
 const GAP_BEGINS = new Set(['', ...[...GAPS].flatMap((gap) => [gap, gap.slice(0, 1), gap.slice(0, 2)])]);
 const GAP_MAX = 3;
 
-const CONTEXT =
+/** Words that announce a phone number right before it. */
+export const PHONE_CONTEXT =
   /(?:phone|fax|mobile|mobil|cell|handy|whatsapp|signal|sms|telefon\w*|téléphone|telefono|teléfono|celular|tel|call(?: me| us)?|dial|ring|text(?: me)?|reach(?: me| us)?|contact|(?:my|his|her|our|your|their) (?:new )?number)[^0-9a-z]{0,3}(?:number|no|nr|is|at|on|num|#|me|us|[^0-9a-z]){0,6}$/i;
 
 interface Phones {
@@ -43,6 +44,7 @@ export function phoneRule(rule: ActiveRule, regions: readonly CountryCode[]): Nu
   const phones = judge(regions);
   return {
     rule,
+    begins: [{ from: 1, to: DIGITS_MAX }],
     match: (groups, group) => matchPhone(groups, group, phones),
     begin: beginOf,
     tail,
@@ -136,12 +138,6 @@ function gapAfter(groups: DigitGroups, group: number): number {
   return GAP_BEGINS.has(groups.text.slice(end)) ? UNDECIDED : NONE;
 }
 
-function digitsOf(groups: DigitGroups, first: number, last: number): string {
-  let digits = '';
-  for (let group = first; group <= last; group++) digits += groups.text.slice(groups.starts[group], groups.ends[group]);
-  return digits;
-}
-
 function international(groups: DigitGroups, group: number, phones: Phones): number {
   const start = groups.starts[group]!;
   const before = groups.code(beginOf(groups, group) - 1);
@@ -163,7 +159,7 @@ function isNorthAmerican(digits: string): boolean {
 /** The end of the longest number made of groups that is accepted; 0 when there is none. */
 function longest(groups: DigitGroups, first: number, last: number, accepts: (digits: string) => boolean): number {
   for (let to = last; to >= first; to--) {
-    const digits = digitsOf(groups, first, to);
+    const digits = groups.digits(first, to);
     if (digits.length < MIN_DIGITS) return 0;
     const end = closes(groups, groups.ends[to]!);
     if (end !== NONE && accepts(digits)) return end;
@@ -218,7 +214,7 @@ function isIdentifier(groups: DigitGroups, group: number): boolean {
   const start = groups.starts[group]!;
   const previous = groups.code(start - 1);
   const ties = previous === 45 || previous === 46 || previous === 47 || previous === 92 || previous === 35;
-  return ties && isWord(groups.code(start - 2)) && !CONTEXT.test(groups.view.context(start));
+  return ties && isWord(groups.code(start - 2)) && !PHONE_CONTEXT.test(groups.view.context(start));
 }
 
 /** All other national ways to write a number, judged by the library for the configured regions. */
@@ -246,7 +242,7 @@ function isDoubleZero(groups: DigitGroups, start: number): boolean {
 
 function longestNational(groups: DigitGroups, group: number, last: number, phones: Phones): number {
   for (let to = last; to >= group; to--) {
-    const digits = digitsOf(groups, group, to);
+    const digits = groups.digits(group, to);
     if (digits.length < MIN_DIGITS) return NONE;
     const end = closesAlone(groups, groups.ends[to]!);
     if (end !== NONE && accepted(groups, group, to, digits, phones)) return end;
@@ -255,7 +251,9 @@ function longestNational(groups: DigitGroups, group: number, last: number, phone
 }
 
 function hasContext(groups: DigitGroups, group: number): boolean {
-  return CONTEXT.test(groups.view.context(groups.starts[group]!));
+  // No word ends in a digit, so most groups of a longer number need not be asked.
+  if (isDigit(groups.code(groups.starts[group]! - 2))) return false;
+  return PHONE_CONTEXT.test(groups.view.context(groups.starts[group]!));
 }
 
 function digitsBetween(groups: DigitGroups, first: number, last: number): number {
@@ -268,7 +266,7 @@ function accepted(groups: DigitGroups, group: number, to: number, digits: string
   if (digits.startsWith('00'))
     return (to > group || hasContext(groups, group)) && phones.valid(digits.slice(2), groups);
   if (digits[0] !== '0') return phones.national(digits, phones.regions, groups);
-  if (groups.size(group) < 2 || isDate(groups, group, to)) return false;
+  if (isDate(groups, group, to) || isSsnShaped(groups, group, to)) return false;
   if ((to === group || digits.length < 9) && !isMobile(digits) && !hasContext(groups, group)) return false;
   return phones.national(digits, phones.trunk, groups);
 }
@@ -284,6 +282,11 @@ function isDate(groups: DigitGroups, group: number, to: number): boolean {
   return (
     (to >= group + 2 && groups.size(group + 2) === 4) || (to <= group + 2 && digitsBetween(groups, group, to) <= 8)
   );
+}
+
+/** 078-05-1120: never a phone number, and the library would take 20 µs to say so. */
+function isSsnShaped(groups: DigitGroups, group: number, to: number): boolean {
+  return to === group + 2 && groups.size(group) === 3 && groups.size(group + 1) === 2 && groups.size(to) === 4;
 }
 
 /** Indian `98765 43210` and Brazilian `11 91234-5678`, when no other number stands beside as in the row of a table. */

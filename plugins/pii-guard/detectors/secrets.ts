@@ -7,6 +7,7 @@ import { isAlphanumeric, isDigit, isToken } from '../characters.ts';
 import type { View } from '../normalize.ts';
 import type { ActiveRule } from '../rules.ts';
 import { type Detector, type Match, NONE, UNDECIDED } from './detector.ts';
+import type { NumberRule } from './numbers.ts';
 import { RUN_MIN, visitRuns } from './tokens.ts';
 
 /** No key is longer; what is, is taken for data. */
@@ -87,7 +88,6 @@ export function secretsDetector(rule: ActiveRule): Detector {
     const visit = (start: number, end: number): void => run(view, start, end, take);
     visitRuns(text, from, visit);
     if (!view.last) visitTail(view, visit);
-    webhooks(view, take);
     connections(view, take);
     return view.last ? open : Math.min(open, dottedAtEnd(text, from));
   };
@@ -110,6 +110,7 @@ function run(view: View, start: number, end: number, take: Take): void {
     if (at > 0 && isAlphanumeric(text.charCodeAt(at - 1))) continue;
     const families = BY_FIRST.get(text.charCodeAt(at));
     if (families) for (const family of families) take(at, familyEnd(view, at, family));
+    take(at, webhookEnd(view, at));
   }
   dotted(view, start, take);
   if (start >= from && !(start > 0 && isToken(text.charCodeAt(start - 1)))) take(start, named(view, start, end));
@@ -198,23 +199,38 @@ function entropy(value: string): number {
   return bits;
 }
 
+/** Telegram's bot tokens, `123456789:AA…`: lag of at most 46 characters. */
+export function telegramRule(rule: ActiveRule): NumberRule {
+  return {
+    rule,
+    begins: [{ from: 8, to: 10 }],
+    match(groups, group) {
+      const size = groups.size(group);
+      const end = groups.ends[group]!;
+      if (size > 10 || isAlphanumeric(groups.code(groups.starts[group]! - 1))) return NONE;
+      if (end === groups.unknown) return UNDECIDED;
+      if (size < 8 || groups.code(end) !== 58) return NONE;
+      let to = end + 1;
+      while (to - end <= 36 && BODIES.dash(groups.code(to))) to++;
+      if (to === groups.unknown && to - end <= 36) return UNDECIDED;
+      return to - end === 36 ? to : NONE;
+    },
+  };
+}
+
 const WEBHOOK = 'hooks.slack.com/services/';
 const WEBHOOK_PATH = /T[A-Z0-9]{6,16}\/B[A-Z0-9]{6,16}\/[A-Za-z0-9]{20,32}/y;
 const WEBHOOK_MAX = 72;
 
-/** The secret path of a Slack webhook. */
-function webhooks(view: View, take: Take): void {
-  const { text, from } = view;
-  const first = Math.max(0, from - WEBHOOK.length);
-  for (let at = text.indexOf(WEBHOOK, first); at !== -1; at = text.indexOf(WEBHOOK, at + 1)) {
-    const start = at + WEBHOOK.length;
-    if (start < from) continue;
-    let end = start;
-    while (end < text.length && end - start < WEBHOOK_MAX && BODIES.base64(text.charCodeAt(end))) end++;
-    WEBHOOK_PATH.lastIndex = start;
-    if (end === text.length && !view.last && end - start < WEBHOOK_MAX) take(start, UNDECIDED);
-    else if (WEBHOOK_PATH.test(text)) take(start, WEBHOOK_PATH.lastIndex);
-  }
+/** The secret path of a Slack webhook, when one begins at a position. */
+function webhookEnd(view: View, start: number): number {
+  const { text } = view;
+  if (text.charCodeAt(start) !== 84 || !view.context(start).endsWith(WEBHOOK)) return NONE;
+  let end = start;
+  while (end < text.length && end - start < WEBHOOK_MAX && BODIES.base64(text.charCodeAt(end))) end++;
+  if (end === text.length && !view.last && end - start < WEBHOOK_MAX) return UNDECIDED;
+  WEBHOOK_PATH.lastIndex = start;
+  return WEBHOOK_PATH.test(text) ? WEBHOOK_PATH.lastIndex : NONE;
 }
 
 const AUTHORITY_MAX = 320;
