@@ -41,9 +41,9 @@ export type Judgement = Verdict | undefined;
  * Asks one plugin one question. A plugin in process that answers at once is judged at once: no promise, no timer.
  */
 export function ask(mount: Mount, hook: Hook, input: HookInput, record: RequestRecord): Judgement | Promise<Judgement> {
-  const startedAt = performance.now();
-  const settle = (answer: unknown) => judge(mount, hook, input, answer, startedAt, record);
-  const fail = (error: unknown) => fault(mount, hook, startedAt, record, error);
+  const question: Question = { mount, hook, input, record, startedAt: performance.now() };
+  const settle = (answer: unknown) => judge(question, answer);
+  const fail = (error: unknown) => fault(question, error);
   try {
     const cancel = new LazyAbort();
     const answer = mount.connection.ask(hook, input, cancel);
@@ -83,21 +83,24 @@ function race(answer: Promise<unknown>, deadlineMs: number, cancel: LazyAbort): 
   });
 }
 
-function judge(
-  mount: Mount,
-  hook: Hook,
-  input: HookInput,
-  answer: unknown,
-  startedAt: number,
-  record: RequestRecord,
-): Judgement {
+interface Question {
+  mount: Mount;
+  hook: Hook;
+  input: HookInput;
+  record: RequestRecord;
+  /** `performance.now()` when it was asked. */
+  startedAt: number;
+}
+
+function judge(question: Question, answer: unknown): Judgement {
+  const { mount, hook, input, record, startedAt } = question;
   // An observer has nothing to answer.
   const verdict = (hook === 'observe' && answer === undefined ? { allow: {} } : answer) as Verdict;
   const problem = verdictProblem(hook, input, verdict) ?? rewriteProblem(input, verdict);
-  if (problem !== undefined) return fault(mount, hook, startedAt, record, new PluginFault('bad_verdict', problem));
+  if (problem !== undefined) return fault(question, new PluginFault('bad_verdict', problem));
   const kind = kindOf(verdict);
   const { code, findings } = (verdict as { [key: string]: { code?: string; findings?: Finding[] } })[kind]!;
-  record.asked(mount, hook, kind, performance.now() - startedAt, code, findings);
+  record.asked(mount, hook, kind, performance.now() - startedAt, { code, findings });
   // A reservation is settled also where it is not obeyed, or the shadow's counts would drift.
   if ('allow' in verdict && verdict.allow.grant !== undefined) record.grants.set(mount, verdict.allow.grant);
   return mount.policy.shadow ? undefined : verdict;
@@ -125,7 +128,7 @@ function isJson(text: string): boolean {
   }
 }
 
-function fault(mount: Mount, hook: Hook, startedAt: number, record: RequestRecord, error: unknown): Judgement {
+function fault({ mount, hook, record, startedAt }: Question, error: unknown): Judgement {
   record.asked(mount, hook, 'fault', performance.now() - startedAt);
   record.pluginFault(mount, hook, error);
   if (mount.policy.shadow || mount.policy.onFault === 'allow') return undefined;
@@ -269,7 +272,10 @@ function stages(mounts: Mount[]): Mount[][] {
       out.push([mount]);
       inspecting = undefined;
     } else if (inspecting) inspecting.push(mount);
-    else out.push((inspecting = [mount]));
+    else {
+      inspecting = [mount];
+      out.push(inspecting);
+    }
   }
   return out;
 }
@@ -373,16 +379,24 @@ function applied(verdict: TextJudgement, segments: Segment[], guarded: Guarded):
   });
 }
 
-/** Tells every observer, after the reply. Nothing that it does can delay or change anything. */
+/**
+ * Tells every observer, after the reply. Nothing that it does can delay or change anything; the promise is there when an
+ * observer elsewhere has still to answer, for those who must not close its connection before.
+ */
 export function observe(
   mounts: Mount[],
   record: RequestRecord,
   outcome: Omit<ObserveInput, 'request' | 'grant'>,
-): void {
+): Promise<unknown> | undefined {
+  let pending: Promise<unknown>[] | undefined;
   for (const mount of mounts) {
     const input: ObserveInput = { ...outcome, request: factsFor(mount, record), grant: record.grants.get(mount) };
-    ask(mount, 'observe', input, record);
+    const told = ask(mount, 'observe', input, record);
+    if (!(told instanceof Promise)) continue;
+    pending ??= [];
+    pending.push(told);
   }
+  return pending && Promise.all(pending);
 }
 
 /** A rejection as the client gets it: the mount's own status and body first, then the plugin's, then the table's. */

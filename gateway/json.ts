@@ -23,11 +23,10 @@ export function readJson(bytes: Buffer, limits: JsonLimits): Json {
   } catch {
     throw refused('The body is not valid JSON.');
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw refused('The body must be a JSON object.');
+  if (!isJsonObject(value)) throw refused('The body must be a JSON object.');
   const problem = structureProblem(text, limits.depth);
   if (problem !== undefined) throw refused(problem);
-  return value as Json;
+  return value;
 }
 
 function refused(message: string): GatewayError {
@@ -87,6 +86,20 @@ function isKnown(keys: Set<string>, spelling: string): boolean {
   if (keys.has(key)) return true;
   keys.add(key);
   return false;
+}
+
+/** Reads a provider's JSON; `undefined` when it is none. */
+export function parseJson(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a JSON value is an object. */
+export function isJsonObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /**

@@ -80,6 +80,7 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
       reloader.stop();
       await stopServer(server, gateway.snapshot.config.drain);
       stopWatching();
+      await idle(gateway.snapshot);
       metricsServer.close();
       metricsServer.closeAllConnections();
       await connections.closeUnused([]);
@@ -90,13 +91,21 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
 
 async function stopServer(server: Server, drainMs: number): Promise<void> {
   const closed = new Promise<void>((done) => server.close(() => done()));
+  // A kept-alive connection becomes idle when its answer ends, and would hold the stop until the client lets go of it.
   server.closeIdleConnections();
+  const closing = setInterval(() => server.closeIdleConnections(), 100);
   const cutting = setTimeout(() => {
     cutStreams();
     setTimeout(() => server.closeAllConnections(), 1_000).unref();
   }, drainMs);
   await closed;
+  clearInterval(closing);
   clearTimeout(cutting);
+}
+
+/** Waits until the last observers have been told, each within its deadline. */
+function idle(snapshot: Snapshot): Promise<void> {
+  return new Promise((done) => snapshot.whenIdle(done));
 }
 
 function listen(server: Server, address: string): Promise<void> {

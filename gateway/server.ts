@@ -19,7 +19,13 @@ export interface ServerOptions {
 export function makeServer(gateway: Gateway, options: ServerOptions, isDraining: () => boolean): FastifyInstance {
   const app = fastify({
     logger: false,
-    http: { maxHeaderSize: options.maxHeaderSize, joinDuplicateHeaders: true, requestTimeout: options.requestTimeout },
+    http: {
+      maxHeaderSize: options.maxHeaderSize,
+      joinDuplicateHeaders: true,
+      requestTimeout: options.requestTimeout,
+      // How often Node looks for requests that take too long; its own 30 s would make any shorter limit 30 s.
+      connectionsCheckingInterval: Math.min(10_000, Math.max(50, options.requestTimeout / 4)),
+    },
     keepAliveTimeout: 75_000,
     requestTimeout: options.requestTimeout,
     forceCloseConnections: 'idle',

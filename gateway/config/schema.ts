@@ -181,7 +181,7 @@ export const configSchema = z.strictObject({
   models: z.record(z.string().min(1), model),
   prices: z.record(z.string(), price).default({}).describe('By upstream model.'),
   plugins: z.record(name, plugin).default({}),
-  routes: z.record(z.string().regex(/^\/([^\s?#]*[^\s?#/])?$/, 'must be a path such as /openai'), route),
+  routes: z.record(z.string().regex(/^\/([^\s?#]*[^\s?#/])?$/, 'must be a path such as /team'), route),
 });
 
 export type Config = z.output<typeof configSchema>;

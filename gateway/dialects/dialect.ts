@@ -68,5 +68,8 @@ export interface Dialect {
   frame(body: Json): string;
   errorBody(error: ErrorShape): string;
   errorFrame(error: ErrorShape): string;
+  /** The answer to `GET /v1/models`. */
   modelList(models: { id: string; ownedBy: string }[]): string;
+  /** The answer to `GET /v1/models/{id}`. */
+  modelEntry(model: { id: string; ownedBy: string }): string;
 }

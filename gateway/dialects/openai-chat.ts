@@ -20,12 +20,13 @@ export const openaiChat: Dialect = {
   frame: (body) => `data: ${JSON.stringify(body)}\n\n`,
   errorBody,
   errorFrame: (error) => `data: ${errorBody(error)}\n\n`,
-  modelList: (models) =>
-    JSON.stringify({
-      object: 'list',
-      data: models.map(({ id, ownedBy }) => ({ id, object: 'model', created: 0, owned_by: ownedBy })),
-    }),
+  modelList: (models) => JSON.stringify({ object: 'list', data: models.map(modelEntry) }),
+  modelEntry: (model) => JSON.stringify(modelEntry(model)),
 };
+
+function modelEntry({ id, ownedBy }: { id: string; ownedBy: string }): Json {
+  return { id, object: 'model', created: 0, owned_by: ownedBy };
+}
 
 // --- Requests -----------------------------------------------------------------------------------------------------
 
@@ -312,7 +313,7 @@ function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, i
 /** Strings in fields that this dialect does not know: each is judged for itself, since nothing tells how they go on. */
 function readUnknown(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string): void {
   const value = holder[key];
-  if (typeof value === 'string') addPart(event, choice, holder, key, channel, true);
+  if (typeof value === 'string') addPart(event, choice, holder, key, channel);
   else if (typeof value === 'object' && value !== null) {
     for (const inner of Object.keys(value)) readUnknown(event, choice, value as Json, inner, channel);
   }
@@ -332,13 +333,13 @@ function readToolCall(event: StreamEvent, choice: Json, call: unknown, channel: 
   if (isObject(call.custom)) addPart(event, choice, call.custom, 'input', `${channel}${index}/custom`);
 }
 
-function addPart(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string, isWhole = false): void {
+function addPart(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string): void {
   const value = holder[key];
   if (typeof value !== 'string') return;
   const part: EventPart = {
     channel,
     text: value,
-    isWhole,
+    isWhole: channel.endsWith('/extra'),
     set(replaced) {
       holder[key] = replaced;
       // What repeats or measures the text must not outlive it.

@@ -21,6 +21,7 @@ export function openaiCompatible(name: string, config: ProviderConfig): Provider
     origin: base.origin,
     timeouts: config.timeouts,
     streamUsage: config.streamUsage,
+    forwardedHeaders: ['traceparent', 'tracestate', 'openai-beta'],
     chatCall: (forwarded) => ({ path, headers: forwarded.length === 0 ? fixed : [...fixed, ...forwarded] }),
     readError: (status, body, retryAfter) => readError(name, status, body, retryAfter),
   };
@@ -30,12 +31,7 @@ export function openaiCompatible(name: string, config: ProviderConfig): Provider
  * The client's own mistakes are told as the provider told them. What concerns the gateway's key or account is not the
  * client's business: a 401 from upstream would send people looking for a key that they do not have.
  */
-function readError(
-  name: string,
-  status: number,
-  body: Json | undefined,
-  retryAfter: string | undefined,
-): ProviderError {
+function readError(name: string, status: number, body: unknown, retryAfter: string | undefined): ProviderError {
   const error = errorOf(body);
   const headers: Record<string, string> = retryAfter === undefined ? {} : { 'retry-after': retryAfter };
   if (status === 401 || status === 403 || status === 407) {
@@ -71,6 +67,13 @@ function readError(
     return {
       code: 'upstream_failed',
       message: `The provider “${name}” failed (status ${status}). Try again.`,
+      details: {},
+    };
+  // A redirect is not followed: it would carry the key and the prompt to an address that the operator did not choose.
+  if (status < 400)
+    return {
+      code: 'upstream_bad_answer',
+      message: `The provider “${name}” sent the request elsewhere (status ${status}). Ask the gateway’s operator to check its address.`,
       details: {},
     };
   const message = error.message ?? `The provider “${name}” refused the request (status ${status}).`;

@@ -1,7 +1,6 @@
 /**
  * A provider is what a vendor speaks: it builds a request and reads an error. Pure: it opens no connection.
  */
-import type { Json } from '../dialects/dialect.ts';
 import type { ErrorCode, ErrorDetails } from '../errors.ts';
 
 /** A provider's refusal, in the gateway's words. */
@@ -28,8 +27,10 @@ export interface Provider {
   readonly timeouts: { connect: number; firstByte: number; idle: number };
   /** Whether streams are asked for their usage. */
   readonly streamUsage: boolean;
+  /** Names of the client's headers that may go along. */
+  readonly forwardedHeaders: readonly string[];
   /** The chat call. `forwarded` are the client's headers that may go along. */
   chatCall(forwarded: string[]): UpstreamCall;
   /** An answer above 399. */
-  readError(status: number, body: Json | undefined, retryAfter: string | undefined): ProviderError;
+  readError(status: number, body: unknown, retryAfter: string | undefined): ProviderError;
 }

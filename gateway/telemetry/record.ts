@@ -15,6 +15,12 @@ import type { ErrorDetails } from '../errors.ts';
 import type { Mount } from '../mount.ts';
 import type { Log } from './log.ts';
 
+/** What a verdict says beside its kind. */
+interface Told {
+  code?: string;
+  findings?: Finding[];
+}
+
 export class RequestRecord {
   readonly facts: RequestFacts;
   readonly headers: Readonly<Record<string, string | undefined>>;
@@ -48,14 +54,7 @@ export class RequestRecord {
   }
 
   /** Writes down one plugin call. The windows of a stream become one entry. */
-  asked(
-    mount: Mount,
-    hook: Hook,
-    verdict: VerdictKind | 'fault',
-    ms: number,
-    code?: string,
-    findings?: Finding[],
-  ): void {
+  asked(mount: Mount, hook: Hook, verdict: VerdictKind | 'fault', ms: number, { code, findings }: Told = {}): void {
     const { shadow } = mount.policy;
     mount.metrics.called(hook, shadow ? `shadow_${verdict}` : verdict, ms);
     if (findings !== undefined) for (const { label, count } of findings) mount.metrics.found(label, count);
