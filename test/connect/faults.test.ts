@@ -14,14 +14,15 @@ import { serveProcess } from './process.ts';
 
 /** What became of a question that must not end well: the error, or why the answer is no verdict. */
 async function faultOf<H extends Hook>(connection: Connection, hook: H, input: HookInput[H], signal?: AbortSignal) {
+  let answer: unknown;
   try {
-    const answer = await connection.ask(hook, input, { signal });
-    const problem = verdictProblem(hook, input, answer);
-    expect(problem, 'a fault looked like a verdict').toBeDefined();
-    return { message: problem! };
+    answer = await connection.ask(hook, input, { signal });
   } catch (error) {
     return error as Error & { code?: string };
   }
+  const problem = verdictProblem(hook, input, answer);
+  expect(problem, 'a fault looked like a verdict').toBeDefined();
+  return { message: problem! };
 }
 
 describe.each(Object.entries(WAYS))('a plugin that misbehaves, by %s', (way, start) => {
@@ -134,7 +135,7 @@ const ANSWERS: Record<string, Answered> = {
   '503': { status: 503, body: '{"allow":{}}' },
   '302 to a verdict': { status: 302, body: '{"allow":{}}' },
   '204': { status: 204 },
-  'more than 16 MiB': { body: JSON.stringify({ allow: {}, more: 'x'.repeat(17 * 1024 * 1024) }) },
+  'more than 16 MiB': { body: JSON.stringify({ allow: { more: 'x'.repeat(17 * 1024 * 1024) } }) },
 };
 
 describe.each(['http', 'webhook'])('%s answers', (scheme) => {
