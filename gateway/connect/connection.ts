@@ -136,6 +136,12 @@ export class PluginFault extends Error {
   }
 }
 
+/** A fault that the plugin itself tells. Its own words might hold the text that it was given: only a code is taken over. */
+export function toldFault(code: unknown): PluginFault {
+  const sound = typeof code === 'string' && /^[a-z][a-z0-9_]{0,63}$/.test(code);
+  return new PluginFault(sound ? code : 'plugin_fault', 'the plugin could not judge');
+}
+
 /** The plugin could not be asked: it is down, was lost while it was asked, or has failed too often of late. */
 export class PluginUnavailable extends PluginFault {
   constructor(message: string, code = 'plugin_unavailable') {

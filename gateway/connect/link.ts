@@ -2,7 +2,9 @@
  * One HTTP/2 connection to a plugin that speaks gRPC, from its `Describe` to its end.
  *
  * What is asked in one turn of the event loop goes out as one message of the session, and so do the answers: grpc-js
- * spends nearly all of its time per message, not per byte.
+ * spends nearly all of its time per message, not per byte. Measured with prompts of 1 KB that come back rewritten, on
+ * Node 24 and two cores, CPU of the gateway's process per call: 57–69 µs one at a time, 17–21 µs with 8 under way, 12–17
+ * with 32, 12–13 with 128.
  */
 import {
   type ChannelCredentials,
@@ -30,7 +32,7 @@ import {
   writeDescribeRequest,
 } from '../../proto/grpc.ts';
 import { DESCRIBE_MS } from './backoff.ts';
-import { PluginFault, PluginUnavailable } from './connection.ts';
+import { PluginFault, PluginUnavailable, toldFault } from './connection.ts';
 import { descriptionProblem } from './description.ts';
 import { Refusal } from './standing.ts';
 
@@ -253,7 +255,7 @@ export class Link {
       this.forget(call);
       call.resolve(answer);
     } else if (fault.code === UNKNOWN_INSTANCE && !call.again) this.askAgain(call);
-    else this.fail(call, new PluginFault(safeCode(fault.code), 'the plugin could not judge'));
+    else this.fail(call, toldFault(fault.code));
   }
 
   /** The plugin has forgotten its config: it gets it once more, and then the call. */
@@ -371,11 +373,6 @@ function readReplySafely(bytes: Buffer, hook: Hook): ReadReply {
   } catch {
     return { id: 0, fault: { code: 'bad_answer', message: '' } };
   }
-}
-
-/** A plugin's own words might hold the text that it was given: only a code is taken over. */
-function safeCode(code: unknown): string {
-  return typeof code === 'string' && /^[a-z][a-z0-9_]{0,63}$/.test(code) ? code : 'plugin_fault';
 }
 
 /** What the config is refused with is for the operator, and holds nothing of any request: it is told in full. */

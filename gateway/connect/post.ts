@@ -1,7 +1,7 @@
 /** JSON posted to a plugin, and what came back: what `http:` and `webhook:` have in common. */
 import { Pool } from 'undici';
 import { MAX_MESSAGE } from '../../proto/grpc.ts';
-import { type Endpoint, EndpointProblem, PluginFault, PluginUnavailable } from './connection.ts';
+import { type Endpoint, EndpointProblem, PluginFault, PluginUnavailable, toldFault } from './connection.ts';
 import { readTls } from './tls.ts';
 
 /** Connections to one plugin, unless the mount says otherwise. */
@@ -179,7 +179,8 @@ function cancelled(): PluginFault {
  */
 export function jsonOf({ status, contentType, body }: HttpAnswer): unknown {
   if (AWAY.has(status)) throw new PluginUnavailable(`the plugin answered ${status}`);
-  if (status < 200 || status > 299) throw new PluginFault('bad_status', `the plugin answered ${status}`);
+  if (status < 200 || status > 299)
+    throw faultIn(body) ?? new PluginFault('bad_status', `the plugin answered ${status}`);
   if (!/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(contentType)) {
     throw new PluginFault('bad_answer', 'the answer is not application/json');
   }
@@ -187,5 +188,15 @@ export function jsonOf({ status, contentType, body }: HttpAnswer): unknown {
     return JSON.parse(body.toString());
   } catch {
     throw new PluginFault('bad_answer', 'the answer is not JSON');
+  }
+}
+
+/** A fault that the plugin tells with its status, as `serve.ts` does. */
+function faultIn(body: Buffer): PluginFault | undefined {
+  try {
+    const { fault } = JSON.parse(body.toString()) as { fault?: { code?: unknown } };
+    return fault?.code === undefined ? undefined : toldFault(fault.code);
+  } catch {
+    return undefined;
   }
 }
