@@ -1,12 +1,12 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { StreamInput } from '../../../proto/contract.ts';
-import { guardFrom, type Scanner } from '../../../proto/scanner.ts';
+import type { PluginFactory } from '../../../proto/contract.ts';
 import { choice, chunk, deltaStream, frame, textStream, toolCallStream, usageOf } from '../../support/chunks.ts';
 import { cutBySizes, pieceSizes } from '../../support/cuts.ts';
-import { startGateway, type TestGateway, testPlugin } from '../../support/gateway.ts';
+import { startGateway, type TestGateway } from '../../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../../support/scripted-upstream.ts';
 import { readSse } from '../../support/sse.ts';
+import { wordGuard } from './asked-guard.ts';
 import { askStream, askWhole, dataOf, readStream } from './chat.ts';
 import { wildStream } from './framing.ts';
 import { cut, ENTITIES, eventsOf, NOTHING, RULES, rhythm, wholeOf, woven, wovenChoice } from './woven.ts';
@@ -14,32 +14,21 @@ import { cut, ENTITIES, eventsOf, NOTHING, RULES, rhythm, wholeOf, woven, wovenC
 let upstream: ScriptedUpstream;
 let gateway: TestGateway;
 
-/** Finds `S3CRET` anywhere: the smallest scanner there is. */
-const secrets: Scanner = {
-  scan(text, _before, last) {
-    const spans = [...text.matchAll(/S3CRET/g)].map(({ index }) => ({
-      start: index,
-      end: index + 6,
-      label: 'SECRET',
-      action: 'mask' as const,
-      mask: '<SECRET>',
-    }));
-    let settled = text.length;
-    for (let size = 1; size < 6 && !last; size += 1)
-      if (text.endsWith('S3CRET'.slice(0, size))) settled = text.length - size;
-    return { spans, settled };
+const secretGuard = wordGuard('secret-guard', 'S3CRET');
+/** Answers the same, but never at once. */
+const lateSecretGuard: PluginFactory = {
+  name: 'late-secret-guard',
+  create(config) {
+    const guard = secretGuard.create(config);
+    return {
+      ...guard,
+      async stream(input) {
+        await new Promise(setImmediate);
+        return guard.stream!(input);
+      },
+    };
   },
 };
-const options = { code: 'secret_found', message: () => 'There is a secret in it.' };
-const secretGuard = testPlugin('secret-guard', guardFrom(secrets, options));
-/** Answers the same, but never at once. */
-const lateSecretGuard = testPlugin('late-secret-guard', {
-  ...guardFrom(secrets, options),
-  stream: async (input: StreamInput) => {
-    await new Promise(setImmediate);
-    return guardFrom(secrets, options).stream(input);
-  },
-});
 
 beforeAll(async () => {
   upstream = await startScriptedUpstream();
@@ -212,7 +201,7 @@ test('S3-01 events before and after a masked one come out byte for byte', async 
   ];
   upstream.next({ stream: { events: [...stream, chunk([choice(0, {}, 'stop')])], chunking: 'whole' } });
   const { rawText, content } = await readStream(gateway, '/secret');
-  expect(content).toEqual(['clean one <SECRET> clean one ']);
+  expect(content).toEqual(['clean one <WORD> clean one ']);
   for (const at of [0, 2, 3]) expect(rawText).toContain(stream[at]!);
 });
 
