@@ -101,12 +101,14 @@ class Reader {
     }
     const chars = /^\[[^^\\[\]]{1,4}\]$/.test(found[0]) ? found[0].slice(1, -1) : '-';
     const plain = !/.-./.test(chars) && chars !== '-';
-    return plain ? { prefixes: Array.from(chars), exact: true, max: 2 } : ANY;
+    const max = /^\[[ -Z_-~-]+\]$/.test(found[0]) ? 1 : 2;
+    return plain ? { prefixes: Array.from(chars), exact: true, max } : { ...ANY, max };
   }
 
   #escape(): Part {
     if (this.#match(/\\[bBAz]/y)) return EMPTY;
-    if (this.#match(/\\(?:[dDsSwW]|[pP](?:\{[^}]*\}|[A-Za-z]))/y)) return ANY;
+    if (this.#match(/\\[dsw]/y)) return { ...ANY, max: 1 };
+    if (this.#match(/\\(?:[DSW]|[pP](?:\{[^}]*\}|[A-Za-z]))/y)) return ANY;
     const char = this.#match(/\\([^A-Za-z0-9])/y);
     if (char) return literal(char[1]!);
     this.understood = false;
@@ -125,7 +127,7 @@ class Reader {
 }
 
 function literal(char: string): Part {
-  return { prefixes: [char], exact: true, max: 2 };
+  return { prefixes: [char], exact: true, max: char.length };
 }
 
 function repeat(part: Part, low: number, high: number): Part {

@@ -24,7 +24,7 @@ interface Pattern {
  * A pattern is matched within one line; `^` and `$` are its ends.
  *
  * Lag: a pattern that begins with a literal holds nothing but that literal's begin until it has come. From there on (without
- * one: always) it holds as many characters as a match can be long and one more; a pattern without such a bound, like
+ * one: always) it holds as many characters as a match can be long; a pattern without such a bound, like
  * `password.*`, holds to the end of the line.
  */
 export function customDetector(rule: ActiveRule, source: string): Detector {
@@ -86,7 +86,7 @@ function matchLine({ compiled, rule }: Pattern, text: string, from: number, line
 
 /** The first position of the unfinished line at which a match may be made or changed by what comes. */
 function undecidedFrom(pattern: Pattern, text: string, lineStart: number): number {
-  const reach = Math.max(lineStart, text.length - pattern.max - 1);
+  const reach = Math.max(lineStart, text.length - pattern.max);
   if (pattern.begin === undefined) return reach;
   const next = firstBegin(pattern, text, reach);
   const partial = partialBegin(pattern, text, lineStart);

@@ -12,7 +12,7 @@ const DIGIT = /[0-9]/g;
 
 const NO_VIEW = normalize('', '', true);
 
-/** The maximal runs of ASCII digits that begin in a window. */
+/** The maximal runs of ASCII digits in a window. One that goes on from before it has a digit beside it, which no rule allows. */
 export class DigitGroups {
   view: View = NO_VIEW;
   text = '';
@@ -37,7 +37,6 @@ export class DigitGroups {
       let end = start + 1;
       while (end < text.length && isDigit(text.charCodeAt(end))) end++;
       DIGIT.lastIndex = end;
-      if (start === from && from > 0 && isDigit(text.charCodeAt(from - 1))) continue;
       this.starts[this.count] = start;
       this.ends[this.count++] = end;
     }

@@ -94,6 +94,15 @@ describe('numbers that count only after a word', () => {
   });
 });
 
+describe('words of context', () => {
+  it.each([' ', '\u00a0', '%20'])('count within 48 characters before a number, whatever the space is: %j', (space) => {
+    const near = `SSN${space.repeat(Math.floor(45 / space.length))}123456789`;
+    const far = `SSN${space.repeat(60)}123456789`;
+    expect(found(near)).toEqual(['US_SSN:123456789']);
+    expect(found(far)).toEqual([]);
+  });
+});
+
 describe('what is refused', () => {
   const no = {
     EMAIL_ADDRESS: [

@@ -22,6 +22,33 @@ describe('a stream gives the same spans as the whole text', () => {
     }
   });
 
+  it.each([
+    ['us-ssn', '123-45-6789-0'],
+    ['us-ssn', '123-45-6789x'],
+    ['ca-sin', '130-692-544-1'],
+    ['uk-nhs', '943 476 5919.5'],
+    ['credit-card', '4111111111111111.5'],
+    ['credit-card', '4111 1111 1111 11110'],
+    ['ip', '8.8.8.8.8'],
+    ['ip', '2001:db8::1:2:3:4:5:6:7'],
+    ['phone', '415-555-2671-9'],
+    ['phone', '415-555-2671xy'],
+    ['phone', '415-555-2671x9'],
+    ['phone', '98765 43210 12345'],
+    ['iban', 'DE89370400440532013000x'],
+    ['email', 'jane@example.c0m'],
+    ['secret', 'AKIAIOSFODNN7EXAMPLES'],
+    ['secret', '123456789:AAF1234567890abcdefghijklmnopqrstuvw'],
+    ['jwt', 'eyJub3QiOiJhIGhlYWRlciJ9.eyJzdWIiOiIxIn0.c2ln'],
+    ['private-key', '-----BEGIN PRIVATE KEY----- is how it starts'],
+  ])('for near misses, with no other rule to hold them: %s %s', (rule, value) => {
+    const guard = scanner({ rules: [rule] });
+    const text = `so ${value} on`;
+    const whole = guard.scan(text, '', true).spans;
+    for (let cut = 1; cut < text.length; cut++) expect(scanCut(guard, text, [cut]).spans).toEqual(whole);
+    expect(scanCut(guard, text, everyCut(text)).spans).toEqual(whole);
+  });
+
   const custom = (pattern: string) => ({ name: 'X', pattern });
   const configs: [string, unknown, number][] = [
     ['all rules', {}, 1500],
@@ -40,6 +67,8 @@ describe('a stream gives the same spans as the whole text', () => {
     ['other regions', { rules: ['phone'], regions: ['FR', 'IT', 'ES'] }, 250],
     ['password.*', { rules: [custom('password.*'), 'email'] }, 200],
     ['a bounded pattern', { rules: [custom('[0-9]{3}-[0-9]{2}')] }, 200],
+    ['a bounded pattern with a border', { rules: [custom('\\d{1,3}\\b')] }, 200],
+    ['any three characters', { rules: [custom('.{3}')] }, 200],
     ['an insensitive pattern', { rules: [custom('(?i)pass(word|phrase)\\s*[:=]\\s*\\S+|\\bthe\\b')] }, 200],
     ['alternatives of different lengths', { rules: [custom('a|ab|abc')] }, 200],
     ['anchors', { rules: [custom('^The \\w+|[a-z]+$')] }, 200],
@@ -145,6 +174,12 @@ describe('what is held back', () => {
   ])('%s', (_, tail) => {
     const text = tail === 'bob:pass' ? `so https://${tail}` : `so ${tail}`;
     expect(everything.scan(text, '', false).settled).toBe(text.length - tail.length);
+  });
+
+  it('a token is let go when its first part turns out to be no header', () => {
+    const guard = scanner({ rules: ['jwt'] });
+    expect(guard.scan('so eyJub3QiOiJhIGhlYWRlciJ9.abcd', '', false).settled).toBe(32);
+    expect(guard.scan('so eyJhbGciOiJIUzI1NiJ9.eyJzd', '', false).settled).toBe(3);
   });
 
   it.each([
