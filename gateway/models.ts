@@ -12,12 +12,22 @@ export async function listModels(life: Life): Promise<void> {
 }
 
 /** `GET /v1/models/{id}`. A model that the client may not see does not exist for it. */
-export async function describeModel(life: Life, id: string): Promise<void> {
+export async function describeModel(life: Life, name: string): Promise<void> {
+  const id = decoded(name);
   const model = life.route.models.find((candidate) => candidate.id === id);
   if (model === undefined || (await visible(life, [model])).length === 0) {
     throw new GatewayError('model_not_found', 'There is no such model here.', { param: 'model' });
   }
   answerJson(life, life.dialect.modelEntry(described(model)));
+}
+
+/** Client libraries escape what is in many models' names, such as `/` and `:`. */
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
 }
 
 function described({ id, targets }: Model): { id: string; ownedBy: string } {

@@ -186,7 +186,9 @@ function withoutDots(path: string): string {
 
 /** What the HTTP parser refuses never becomes a request: too long a head, two lengths, a bare CR … */
 function refuseMalformed(error: Error & { code?: string }, socket: Duplex): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  // Behind the head of an answer that has begun, these bytes would stand inside that answer.
+  const answering = (socket as { _httpMessage?: ServerResponse | null })._httpMessage;
+  if (error.code === 'ECONNRESET' || !socket.writable || answering?.headersSent) {
     socket.destroy();
     return;
   }
