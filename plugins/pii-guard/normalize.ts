@@ -12,7 +12,7 @@ const ESCAPE = 12;
 /** So many units of invisible characters in a row are ignored; the next one separates like any other character. */
 const INVISIBLE_RUN = 12;
 /** How far before a match words of context may stand, in units of the original: less than the look-behind by {@link ESCAPE}. */
-export const CONTEXT = 48;
+const CONTEXT = 48;
 
 /** A text prepared for detectors. Offsets are those of {@link text} unless they are called raw. */
 export interface View {
@@ -87,6 +87,9 @@ class DecodedView implements View {
   readonly #marks: Marks;
   readonly #rawFrom: number;
   readonly #rawLength: number;
+  /** The context that was asked for last: several rules ask for the same. */
+  #contextAt = -1;
+  #context = '';
 
   constructor(copy: Pick<View, 'text' | 'from' | 'last'>, marks: Marks, rawFrom: number, rawLength: number) {
     this.text = copy.text;
@@ -98,10 +101,13 @@ class DecodedView implements View {
   }
 
   context(at: number): string {
+    if (this.#contextAt === at) return this.#context;
     const floor = this.#raw(at) - CONTEXT;
     let start = at;
     while (start > 0 && this.#raw(start - 1) >= floor) start--;
-    return this.text.slice(start, at);
+    this.#contextAt = at;
+    this.#context = this.text.slice(start, at);
+    return this.#context;
   }
 
   rawStart(at: number): number {
@@ -311,9 +317,9 @@ const NAMED: Record<string, number> = {
   '&NewLine;': 10,
 };
 const ENTITY = /&(?:#(?:[0-9]{1,8}|[xX][0-9a-fA-F]{1,6});|[A-Za-z]{2,8};)/y;
-const BACKSLASH = /\\(?:u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]{1,6}\}|x[0-9a-fA-F]{2}|[nrt])/y;
+const BACKSLASH = /\\(?:u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]{1,6}\}|x[0-9a-fA-F]{2}|[nrt/"])/y;
 const PERCENT = /%(?:[c-fC-F][0-9a-fA-F](?:%[89abAB][0-9a-fA-F]){1,3}|[0-9a-fA-F]{2})/y;
-const CONTROLS: Record<string, number> = { '\\n': 10, '\\r': 13, '\\t': 9 };
+const CONTROLS: Record<string, number> = { '\\n': 10, '\\r': 13, '\\t': 9, '\\/': 47, '\\"': 34 };
 const INVALID = 0xfffd;
 
 /** The code point that {@link readEscape} has read last. */

@@ -18,7 +18,7 @@ interface Kind {
 const SSN: Kind = {
   sizes: [3, 2, 4],
   valid: isSsn,
-  context: /(?:^|[^a-z])(?:ssn|ss#|ss no|social|soc\.? ?sec)/i,
+  context: /(?:^|[^a-z])(?:ssn|ss#|ss no|social[- ]?sec|soc\.? ?sec)/i,
 };
 
 const ITIN: Kind = {

@@ -4,7 +4,7 @@ import type { ActiveRule } from '../rules.ts';
 import { type Detector, NONE, UNDECIDED } from './detector.ts';
 
 /** A block is at most so long: RSA with 16,384 bits takes 12.8 KB. */
-export const BLOCK_MAX = 16_384;
+const BLOCK_MAX = 16_384;
 const BEGIN = '-----BEGIN ';
 const HEADER = /-----BEGIN (?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----/y;
 const HEADER_MAX = 96;

@@ -186,7 +186,7 @@ const LETTER = /[A-Za-z]/;
  * Shannon entropy above 3 bits a character for hexadecimal of 32 characters and more, above 3.5 for others of 20 and more that
  * have digits and letters: the thresholds of secret scanners, a little lower since a word announces the value.
  */
-export function isRandom(value: string): boolean {
+function isRandom(value: string): boolean {
   if (/^[0-9a-f]+$/i.test(value)) return value.length >= 32 && entropy(value) > 3;
   return entropy(value) > 3.5;
 }

@@ -84,6 +84,8 @@ describe('numbers that count only after a word', () => {
     ['Authorization: Bearer q7Rz0pLx3Vb9Tn2Kd8Wm', 'q7Rz0pLx3Vb9Tn2Kd8Wm'],
     ['Authorization: Basic YWxhZGRpbjpvcGVuc2VzYW1l', 'YWxhZGRpbjpvcGVuc2VzYW1l'],
     ['postgres://bob:s3cret@db.example.com:5432/app', 'bob:s3cret@db.example.com:5432'],
+    ['{"url":"postgres:\\/\\/bob:s3cret@db.example.com\\/app"}', 'bob:s3cret@db.example.com'],
+    ['"{\\"api_key\\": \\"q7Rz0pLx3Vb9Tn2Kd8Wm\\"}"', 'q7Rz0pLx3Vb9Tn2Kd8Wm'],
     ['redis://:s3cret@10.1.2.3:6379', ':s3cret@10.1.2.3:6379'],
     [
       'see https://hooks.slack.com/services/T0ABCDEFG/B0ABCDEFG/aB3dE5fG7hJ9kL1mN3pQ5rS7 ok',

@@ -14,7 +14,7 @@ export function found(text: string, config: unknown = {}): string[] {
   return show(scanner(config).scan(text, '', true).spans, text);
 }
 
-export function show(spans: readonly Span[], text: string): string[] {
+function show(spans: readonly Span[], text: string): string[] {
   return spans.map((span) => `${span.label}:${text.slice(span.start, span.end)}`);
 }
 
