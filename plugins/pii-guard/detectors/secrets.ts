@@ -60,11 +60,11 @@ function aws(prefix: string, length: number): Family {
   return { prefix, body: 'upper', min: length, max: length };
 }
 
-const BY_FIRST = new Map<number, Family[]>();
-for (const family of FAMILIES) {
-  const code = family.prefix.charCodeAt(0);
-  BY_FIRST.set(code, [...(BY_FIRST.get(code) ?? []), family]);
-}
+/** The families by the code of their first character. */
+const BY_FIRST: (Family[] | undefined)[] = Array.from({ length: 128 }, (_, code) => {
+  const families = FAMILIES.filter((family) => family.prefix.charCodeAt(0) === code);
+  return families.length > 0 ? families : undefined;
+});
 
 const BODIES: Record<Family['body'], (code: number) => boolean> = {
   alphanumeric: isAlphanumeric,
@@ -108,7 +108,7 @@ function run(view: View, start: number, end: number, take: Take): void {
   const { text, from } = view;
   for (let at = start; at < end; at++) {
     if (at > 0 && isAlphanumeric(text.charCodeAt(at - 1))) continue;
-    const families = BY_FIRST.get(text.charCodeAt(at));
+    const families = BY_FIRST[text.charCodeAt(at)];
     if (families) for (const family of families) take(at, familyEnd(view, at, family));
     take(at, webhookEnd(view, at));
   }
@@ -163,16 +163,20 @@ const ANNOUNCED =
 /** Something random behind `key=`, `token: ` and the like, and 40 characters of base64 where AWS or a secret is spoken of. */
 function named(view: View, start: number, runEnd: number): number {
   const { text } = view;
-  const isBody = BODIES.base64;
-  let end = runEnd;
-  while (end < text.length && end - start <= KEY_MAX && isBody(text.charCodeAt(end))) end++;
-  if (end - start > KEY_MAX) return NONE;
+  if (runEnd - start > KEY_MAX) return NONE;
+  const end = paddedEnd(text, runEnd);
   if (end === text.length && !view.last) return isAnnounced(view.context(start)) ? UNDECIDED : NONE;
   const value = text.slice(start, end);
-  if (value.length < RUN_MIN || !DIGIT.test(value) || !LETTER.test(value)) return NONE;
+  if (value.length < RUN_MIN || !LETTER.test(value) || !DIGIT.test(value)) return NONE;
   const context = view.context(start);
   if (!isAnnounced(context) || !isRandom(value)) return NONE;
   return value.length === 40 || ANNOUNCED.test(context) ? end : NONE;
+}
+
+/** Behind up to two signs of base64 padding. */
+function paddedEnd(text: string, end: number): number {
+  if (text.charCodeAt(end) !== 61) return end;
+  return text.charCodeAt(end + 1) === 61 ? end + 2 : end + 1;
 }
 
 function isAnnounced(context: string): boolean {
