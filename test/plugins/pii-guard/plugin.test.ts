@@ -102,6 +102,12 @@ describe('masks', () => {
     expect(await masked(text, {}, 'response')).toBe('<EMAIL> <EMAIL> <EMAIL> <SSN>');
   });
 
+  it('leave nothing of a sample that a person would type', async () => {
+    const text =
+      'Contact Jane Roe at jane.roe@example.com or 415-555-0132, SSN 078-05-1120, card 4111 1111 1111 1111. ';
+    expect(await masked(text)).toBe('Contact Jane Roe at <EMAIL_1> or <PHONE_1>, SSN <SSN_1>, card <CARD_1>. ');
+  });
+
   it('may be one for all, or one’s own for a rule', async () => {
     const config = { mask: '[REDACTED]', rules: ['email', { rule: 'ssn', mask: '***' }] };
     expect(await masked('bob@example.com 123-45-6789', config)).toBe('[REDACTED] ***');
