@@ -124,11 +124,13 @@ async function chat(life: Life): Promise<void> {
   // 7. The provider.  8. Is this fit to show?
   const reply = await callTargets(life, model, { request, bytes, rewritten: guarded?.rewritten });
   const isStream = String(reply.headers['content-type'] ?? '').startsWith('text/event-stream');
-  if (isStream && !request.stream)
+  if (isStream && !request.stream) {
+    reply.abort();
     throw new GatewayError(
       'upstream_bad_answer',
       'The provider streamed an answer that was not to be streamed. Try again.',
     );
+  }
   if (isStream) await relay(life, reply, request, restorer);
   else await answerWhole(life, reply, restorer);
   if (exchange.gone) record.outcome = 'aborted';

@@ -75,10 +75,10 @@ class HttpExchange implements Exchange {
   }
 
   private closed(): void {
-    if (this.response.writableFinished) return;
-    this.gone = true;
     const listeners = this.goneListeners;
     this.goneListeners = [];
+    if (this.response.writableFinished) return;
+    this.gone = true;
     for (const listener of listeners) listener();
   }
 

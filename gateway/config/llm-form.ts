@@ -3,15 +3,17 @@
  * It is turned into the ordinary config; port 4000 is its default, as there.
  */
 import { z } from 'zod';
+import { PRESETS } from '../providers/presets.ts';
 
-const llmForm = z.strictObject({
+/** The form itself. */
+export const llmForm = z.strictObject({
   llm: z.strictObject({
     port: z.number().int().min(1).max(65_535).default(4000),
     models: z
       .array(
         z.strictObject({
           name: z.string().min(1),
-          provider: z.string().min(1),
+          provider: z.enum(Object.keys(PRESETS) as [string, ...string[]]),
           params: z
             .strictObject({
               apiKey: z.string().optional(),
@@ -29,11 +31,8 @@ export function isLlmForm(raw: unknown): boolean {
   return typeof raw === 'object' && raw !== null && 'llm' in raw;
 }
 
-/** Answers the raw config that means the same. What is not in the form is left for the schema to complain about. */
-export function fromLlmForm(raw: unknown): unknown {
-  const parsed = llmForm.safeParse(raw);
-  if (!parsed.success) return raw;
-  const { port, models } = parsed.data.llm;
+/** Answers the raw config that means the same. */
+export function fromLlmForm({ llm: { port, models } }: z.output<typeof llmForm>): unknown {
   const named = models.map((model, i) => ({ ...model, providerName: `${model.provider}-${i + 1}` }));
   return {
     listen: `127.0.0.1:${port}`,

@@ -6,7 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { type Document, isMap, isNode, isPair, isScalar, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { expandEnvironment, type MissingVariable } from './environment.ts';
-import { fromLlmForm, isLlmForm } from './llm-form.ts';
+import { fromLlmForm, isLlmForm, llmForm } from './llm-form.ts';
 import { type Config, configSchema } from './schema.ts';
 
 type Path = (string | number)[];
@@ -65,7 +65,11 @@ function check(
     ({ path, name }) =>
       `${place(path)}: the environment variable ${name} is not set; set it or write \${${name}:-default}`,
   );
-  const result = configSchema.safeParse(isLlmForm(raw) ? fromLlmForm(raw) : raw);
+  const short = isLlmForm(raw) ? llmForm.safeParse(raw) : undefined;
+  if (short?.error) {
+    throw new ConfigError(file, [...problems, ...short.error.issues.flatMap((issue) => describe(issue, place))]);
+  }
+  const result = configSchema.safeParse(short === undefined ? raw : fromLlmForm(short.data));
   if (!result.success) problems.push(...result.error.issues.flatMap((issue) => describe(issue, place)));
   else problems.push(...references(result.data, place));
   if (problems.length > 0 || !result.success) throw new ConfigError(file, problems);
