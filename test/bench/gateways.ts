@@ -1,11 +1,10 @@
 /** The gateways that stand side by side, and how each is started in front of the mock provider. */
 
 import { spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../support/free-port.ts';
 import { type Command, Held } from './processes.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -190,13 +189,4 @@ function installPortkey(): void {
   });
   if (npm.status !== 0)
     throw new Error(`npm could not install it: ${npm.stderr.trim().split('\n')[0] ?? 'no reason given'}`);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }

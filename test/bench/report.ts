@@ -153,9 +153,13 @@ function pluginTable(calls: Results['pluginCalls']): string[] {
   return ['', '## A plugin call with 1 KB of text, 32 at a time', '', ...rows([head, ...body])];
 }
 
-function rows([head, ...body]: string[][]): string[] {
-  const line = (cells: string[]) => `| ${cells.join(' | ')} |`;
-  return [line(head!), line(head!.map((_, i) => (i === 0 ? '---' : '---:'))), ...body.map(line)];
+/** A table as the formatter writes it, figures to the right. */
+function rows(lines: string[][]): string[] {
+  const widths = lines[0]!.map((_, i) => Math.max(3, ...lines.map((cells) => cells[i]!.length)));
+  const pad = (cell: string, i: number) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!));
+  const rule = widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`));
+  const [head, ...body] = lines.map((cells) => cells.map(pad));
+  return [head!, rule, ...body].map((cells) => `| ${cells.join(' | ')} |`);
 }
 
 function median(values: (number | undefined)[]): number | undefined {

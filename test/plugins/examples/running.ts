@@ -1,9 +1,9 @@
 /** The examples as a reader of their README runs them: processes, each with its own file and command. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { type AddressInfo, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../../support/free-port.ts';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -29,14 +29,6 @@ export async function startExample(
   children.push(gateway);
   const url = /listens on (\S+)/.exec(await saidOf(gateway, 'listens on'))![1]!;
   return { url, [Symbol.asyncDispose]: () => Promise.all(children.map(end)).then(() => undefined) };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  await new Promise((closed) => server.close(closed));
-  return port;
 }
 
 /** Waits until a program listens. @throws when it ends before, or is not there at all */
