@@ -60,7 +60,7 @@ function check(
   place: (path: Path) => string,
 ): Config {
   const missing: MissingVariable[] = [];
-  const raw = expandEnvironment(document.toJS({ maxAliasCount: 100 }), environment, missing);
+  const raw = expandEnvironment(valuesOf(file, document), environment, missing);
   const problems = missing.map(
     ({ path, name }) =>
       `${place(path)}: the environment variable ${name} is not set; set it or write \${${name}:-default}`,
@@ -76,6 +76,14 @@ function check(
   return deepFreeze(result.data);
 }
 
+function valuesOf(file: string, document: Document): unknown {
+  try {
+    return document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    throw new ConfigError(file, [(error as Error).message]);
+  }
+}
+
 function describe(issue: z.core.$ZodIssue, place: (path: Path) => string): string[] {
   const path = issue.path as Path;
   if (issue.code === 'unrecognized_keys')
@@ -88,7 +96,9 @@ function describe(issue: z.core.$ZodIssue, place: (path: Path) => string): strin
         describe({ ...inner, path: [...path, ...inner.path] } as z.core.$ZodIssue, place),
       );
   }
-  return [`${place(path)}: ${issue.message}`];
+  // A key that its table does not allow: the reason stands inside.
+  const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message;
+  return [`${place(path)}: ${message}`];
 }
 
 /** How far a union's branch came before it complained: the deeper, the more likely it was meant. */
