@@ -1,11 +1,12 @@
 /** Every command and config of the README works, and its tables are complete. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { configJsonSchema } from '../../gateway/config/schema.ts';
+import { z } from 'zod';
+import { configSchema } from '../../gateway/config/schema.ts';
 import { ERRORS } from '../../gateway/errors.ts';
 import { PRESETS } from '../../gateway/providers/presets.ts';
 import { startGateway } from '../support/gateway.ts';
@@ -64,7 +65,8 @@ describe('the configs', () => {
 describe('the tables', () => {
   test('have every key of the config with its default', () => {
     const rows = table('key', 'default', 'means').map(([key, value]) => [plain(key!), plain(value!)]);
-    const keys = configKeys(configJsonSchema() as Schema);
+    const schema = z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' });
+    const keys = configKeys(schema as Schema);
     expect(rows.map(([key]) => key).sort()).toEqual(Object.keys(keys).sort());
     const wrong = rows.filter(([key, value]) => keys[key!] !== undefined && keys[key!] !== value);
     expect(wrong).toEqual([]);
@@ -81,6 +83,11 @@ describe('the tables', () => {
     const inMain = [...readFileSync('gateway/main.ts', 'utf8').matchAll(/plugins\/([a-z-]+)\/plugin\.ts/g)];
     expect(rows.map(([link]) => /\[(.+?)\]/.exec(link!)![1]).sort()).toEqual(inMain.map(([, name]) => name).sort());
   });
+});
+
+test('every example is shown', () => {
+  const shown = table('example', 'shows').map(([link]) => /\]\((.+?)\)/.exec(link!)![1]);
+  expect(shown.sort()).toEqual(globSync('examples/*.yaml').sort());
 });
 
 test('every link leads to a file', () => {
