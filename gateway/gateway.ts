@@ -39,10 +39,10 @@ export class Gateway {
   }
 
   /** Counts a request that is over, and writes its line. */
-  settle(record: RequestRecord, durationMs: number): void {
+  settle(record: RequestRecord, durationMs: number, snapshot: Snapshot): void {
     const { facts } = record;
-    record.costUsd = this.cost(record);
-    const vendor = this.vendorOf(facts.provider);
+    record.costUsd = cost(record, snapshot);
+    const vendor = facts.provider === undefined ? '' : snapshot.telemetryName(facts.provider);
     const series = this.metrics.forRequest({
       route: facts.route,
       method: facts.method,
@@ -62,22 +62,19 @@ export class Gateway {
         costUsd: record.costUsd,
       });
     }
-    if (this.snapshot.config.log.access) this.access(accessLine(record, durationMs));
+    if (snapshot.config.log.access) this.access(accessLine(record, durationMs));
   }
+}
 
-  private vendorOf(provider: string | undefined): string {
-    return provider === undefined ? '' : this.snapshot.telemetryName(provider);
-  }
-
-  /** By the price table; undefined without a price or a usage. Prices are USD per million tokens. */
-  private cost({ usage, upstreamModel, facts }: RequestRecord): number | undefined {
-    const { prices } = this.snapshot.config;
-    const price = prices[upstreamModel ?? ''] ?? prices[facts.model ?? ''];
-    if (price === undefined || usage === undefined) return undefined;
-    const cached = price.cachedInput === undefined ? 0 : (usage.cachedInputTokens ?? 0);
-    const input = (usage.inputTokens - cached) * price.input + cached * (price.cachedInput ?? 0);
-    return (input + usage.outputTokens * price.output) / 1_000_000;
-  }
+/** By the price table; undefined without a price or a usage. Prices are USD per million tokens. */
+function cost({ usage, upstreamModel, facts }: RequestRecord, { config }: Snapshot): number | undefined {
+  // Names come from outside: one such as `constructor` must not find what every object has.
+  const name = [upstreamModel, facts.model].find((one) => one !== undefined && Object.hasOwn(config.prices, one));
+  const price = name === undefined ? undefined : config.prices[name];
+  if (price === undefined || usage === undefined) return undefined;
+  const cached = price.cachedInput === undefined ? 0 : (usage.cachedInputTokens ?? 0);
+  const input = (usage.inputTokens - cached) * price.input + cached * (price.cachedInput ?? 0);
+  return (input + usage.outputTokens * price.output) / 1_000_000;
 }
 
 /** One line a request: everything but what was said. */

@@ -17,13 +17,13 @@ import * as hooks from './hooks.ts';
 import { isJsonObject, parseJson, readJson, serialise } from './json.ts';
 import type { Life } from './life.ts';
 import { describeModel, listModels } from './models.ts';
-import type { Model, Route } from './snapshot.ts';
+import type { Model, Route, Snapshot } from './snapshot.ts';
 import { Guarded } from './stream/guarded.ts';
 import { PassThrough } from './stream/pass-through.ts';
 import type { RelayContext } from './stream/relay.ts';
 import { Restorer } from './stream/restore.ts';
 import { callTargets } from './targets.ts';
-import type { RequestRecord } from './telemetry/record.ts';
+import { type RequestRecord, reasonOf } from './telemetry/record.ts';
 import { GONE, type UpstreamReply } from './upstream.ts';
 
 /** Serves one request. Never rejects. */
@@ -42,7 +42,7 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
     else refuse({ exchange, record, route, snapshot }, asGatewayError(error));
   } finally {
     gateway.metrics.openRequests.value -= 1;
-    const observed = settle(record, route, gateway);
+    const observed = settled({ record, route, gateway, snapshot });
     if (observed === undefined) snapshot.leave();
     else void observed.finally(() => snapshot.leave());
   }
@@ -66,7 +66,7 @@ async function live(life: Life): Promise<void> {
   );
 }
 
-async function only(method: 'GET' | 'POST', life: Life, answer: (life: Life) => void | Promise<void>): Promise<void> {
+function only(method: 'GET' | 'POST', life: Life, answer: (life: Life) => void | Promise<void>): void | Promise<void> {
   if (life.exchange.method === method) return answer(life);
   throw new GatewayError('method_not_allowed', `Use ${method} here.`, { headers: { allow: method } });
 }
@@ -147,11 +147,15 @@ async function readBody({ exchange, snapshot }: Life): Promise<Buffer> {
   return exchange.readBody(snapshot.config.limits.body);
 }
 
+/** Longest name of a model that is looked up, in UTF-16 units. */
+const MAX_MODEL_NAME = 256;
+
 function findModel(route: Route, request: ModelRequest, record: RequestRecord): Model {
   const name = route.config.model ?? request.model ?? route.config.defaultModel;
   if (name === undefined || name === '')
     throw new GatewayError('missing_model', 'Name a model in the field `model`.', { param: 'model' });
-  const model = route.findModel(name);
+  // A name becomes a label and a field of the log, so it may not be a book.
+  const model = name.length > MAX_MODEL_NAME ? undefined : route.findModel(name);
   if (model === undefined) {
     const known = route.models
       .map(({ id }) => id)
@@ -182,14 +186,16 @@ async function authorize({ route, record }: Life, model: Model): Promise<void> {
 async function answerWhole(life: Life, reply: UpstreamReply, restorer: Restorer | undefined): Promise<void> {
   const { exchange, snapshot, route, record, dialect } = life;
   const bytes = await reply.collect(snapshot.config.limits.reply);
-  const body = parseJson(bytes);
-  if (!isJsonObject(body)) {
+  const isRead = route.hooks.response !== null || restorer !== undefined;
+  const skimmed = isRead ? undefined : dialect.skimReply(bytes.toString('latin1'));
+  const body = skimmed === undefined ? parseJson(bytes) : undefined;
+  if (skimmed === undefined && !isJsonObject(body)) {
     throw new GatewayError('upstream_bad_answer', 'The provider’s answer is not what was asked for. Try again.');
   }
-  record.usage = dialect.replyUsage(body);
-  record.upstreamModel = dialect.replyModel(body);
-  const out =
-    route.hooks.response === null && restorer === undefined ? bytes : await guardWhole(life, body, bytes, restorer);
+  const { usage, model } = skimmed ?? dialect.replyFacts(body as Json);
+  record.usage = usage;
+  record.upstreamModel = model;
+  const out = isRead ? await guardWhole(life, body as Json, bytes, restorer) : bytes;
   if (exchange.gone) return;
   record.status = reply.status;
   exchange.reply(reply.status, replyHead(life, reply, false), out);
@@ -280,8 +286,26 @@ const REJECTIONS: Record<string, true> = {
   guard_unavailable: true,
 };
 
+interface Ended {
+  record: RequestRecord;
+  route: Route | undefined;
+  gateway: Gateway;
+  snapshot: Snapshot;
+}
+
+/** A defect here costs one record, not the process: nobody waits for this promise any more. */
+function settled(ended: Ended): Promise<unknown> | undefined {
+  try {
+    return settle(ended);
+  } catch (error) {
+    const { gateway, record } = ended;
+    gateway.log.error({ requestId: record.facts.id, cause: reasonOf(error) }, 'the record of a request was lost');
+    return undefined;
+  }
+}
+
 /** 9. What became of it: quotas are settled with the true usage, the record is written. Also when the client has gone. */
-function settle(record: RequestRecord, route: Route | undefined, gateway: Gateway): Promise<unknown> | undefined {
+function settle({ record, route, gateway, snapshot }: Ended): Promise<unknown> | undefined {
   const durationMs = record.elapsed();
   if (record.status === 0) record.status = 499;
   if (record.usage === undefined && record.answerChars > 0) {
@@ -291,7 +315,7 @@ function settle(record: RequestRecord, route: Route | undefined, gateway: Gatewa
       estimated: true,
     };
   }
-  gateway.settle(record, durationMs);
+  gateway.settle(record, durationMs, snapshot);
   if (route === undefined || route.hooks.observe === null) return undefined;
   const outcome: Omit<ObserveInput, 'request' | 'grant'> = {
     status: record.status,

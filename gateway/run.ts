@@ -169,6 +169,8 @@ class Reloader {
       metrics.reloads.cell({ result: 'failure' }).value += 1;
       const problems = error instanceof ConfigError ? error.problems : [String(error)];
       log.error({ file, problems }, 'config not reloaded: it goes on with the old one');
+      // Plugins that were made before the problem was found.
+      await this.connections.closeUnused([this.gateway.snapshot, ...this.old]);
       return false;
     }
   }

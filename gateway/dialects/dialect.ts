@@ -17,6 +17,12 @@ export interface ModelRequest {
   maxOutputTokens: number | undefined;
 }
 
+/** What is metered of a whole reply. */
+export interface ReplyFacts {
+  usage: Usage | undefined;
+  model: string | undefined;
+}
+
 /** Text that a streamed event carries: one part of one channel. */
 export interface EventPart {
   /** Choice and kind, such as `0/text` or `1/tool-arguments/0`. */
@@ -57,9 +63,13 @@ export interface Dialect {
   replySegments(body: Json): Segment[];
   /** Puts rewritten text back into the body that the segments came from. */
   writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void;
-  /** Usage as a whole reply tells it. */
-  replyUsage(body: Json): Usage | undefined;
-  replyModel(body: Json): string | undefined;
+  /** What a whole reply tells of itself. */
+  replyFacts(body: Json): ReplyFacts;
+  /**
+   * The same of a reply that is passed on unread, without parsing it whole; undefined when that cannot be told from its
+   * text, which is one character a byte.
+   */
+  skimReply(text: string): ReplyFacts | undefined;
   /** Reads the data of one event. */
   readEvent(data: string): StreamEvent;
   /** An event of its own for text that was held when its channel ended; `like` is any event of the stream. */

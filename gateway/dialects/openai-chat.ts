@@ -5,7 +5,7 @@
  */
 import type { Channel, Role, Segment, Usage } from '../../proto/contract.ts';
 import { type ErrorShape, GatewayError } from '../errors.ts';
-import type { Dialect, EventPart, Json, ModelRequest, StreamEvent } from './dialect.ts';
+import type { Dialect, EventPart, Json, ModelRequest, ReplyFacts, StreamEvent } from './dialect.ts';
 
 export const openaiChat: Dialect = {
   name: 'openai-chat',
@@ -13,8 +13,8 @@ export const openaiChat: Dialect = {
   requestSegments,
   replySegments,
   writeSegments,
-  replyUsage: (body) => readUsage(body.usage),
-  replyModel: (body) => text(body.model),
+  replyFacts: (body) => ({ usage: readUsage(body.usage), model: text(body.model) }),
+  skimReply,
   readEvent,
   textEvent,
   frame: (body) => `data: ${JSON.stringify(body)}\n\n`,
@@ -194,6 +194,38 @@ function replySegments(body: Json): Segment[] {
     }
   });
   return segments.list;
+}
+
+/**
+ * Quotes inside strings are escaped, so `"usage":` can be nothing but a key; the last one is the reply's own, and the
+ * first `"model":` too.
+ */
+function skimReply(reply: string): ReplyFacts | undefined {
+  const [start, end] = [reply.lastIndexOf('"usage":'), reply.trimEnd().length];
+  if (reply[0] !== '{' || reply[end - 1] !== '}' || start < 0) return undefined;
+  const usage = objectAt(reply, start + '"usage":'.length);
+  return usage && { usage: readUsage(usage), model: /"model": ?"([^"\\]*)"/.exec(reply)?.[1] };
+}
+
+/** The flat or nested object that begins at an offset, when no string of it holds a brace. */
+function objectAt(json: string, from: number): Json | undefined {
+  let depth = 0;
+  for (let i = from; i < json.length; i += 1) {
+    const char = json.charCodeAt(i);
+    if (char === 0x7b) depth += 1;
+    else if (char === 0x7d) depth -= 1;
+    else if (depth === 0 && char !== 0x20) return undefined;
+    if (depth === 0 && char === 0x7d) return parsedObject(json.slice(from, i + 1));
+  }
+  return undefined;
+}
+
+function parsedObject(json: string): Json | undefined {
+  try {
+    return JSON.parse(json) as Json;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Besides the text itself, its copies go: log probabilities repeat every token. */
