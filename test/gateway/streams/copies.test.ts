@@ -33,7 +33,7 @@ function said(text: string) {
 const END = chunk([choice(0, {}, 'stop')]);
 
 test.each(['event', 'whole'] as const)(
-  'log probabilities and padding of masked text are taken out (%s by %s)',
+  'log probabilities and padding of masked text are taken out (by %s)',
   async (chunking) => {
     const pieces = ['Write ', 'to ', 'jane', '.roe', '@exam', 'ple.com', ' now', '.'];
     upstream.next({ stream: { events: [...pieces.map(said), END], chunking } });

@@ -2,12 +2,13 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { PluginFactory } from '../../../proto/contract.ts';
 import { choice, chunk, deltaStream, frame, textStream, toolCallStream, usageOf } from '../../support/chunks.ts';
-import { cutBySizes, pieceSizes } from '../../support/cuts.ts';
+import { pieceSizes } from '../../support/cuts.ts';
 import { startGateway, type TestGateway } from '../../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../../support/scripted-upstream.ts';
 import { readSse } from '../../support/sse.ts';
 import { wordGuard } from './asked-guard.ts';
 import { askStream, askWhole, dataOf, readStream } from './chat.ts';
+import { dripped } from './drip.ts';
 import { wildStream } from './framing.ts';
 import { cut, ENTITIES, eventsOf, NOTHING, RULES, rhythm, wholeOf, woven, wovenChoice } from './woven.ts';
 
@@ -15,6 +16,8 @@ let upstream: ScriptedUpstream;
 let gateway: TestGateway;
 
 const secretGuard = wordGuard('secret-guard', 'S3CRET');
+/** Looks for what no generated text begins to say. */
+const absentGuard = wordGuard('absent-guard', '\uE000KEY');
 /** Answers the same, but never at once. */
 const lateSecretGuard: PluginFactory = {
   name: 'late-secret-guard',
@@ -41,6 +44,7 @@ beforeAll(async () => {
         pii: pii({ rules: RULES }),
         strict: pii({ rules: RULES, action: 'reject' }),
         secret: { at: 'local:secret-guard' },
+        absent: { at: 'local:absent-guard' },
         late: { at: 'local:late-secret-guard' },
       },
       routes: {
@@ -49,9 +53,10 @@ beforeAll(async () => {
         '/two': { plugins: ['secret', 'pii'] },
         '/late': { plugins: ['pii', 'late'] },
         '/secret': { plugins: ['secret'] },
+        '/clean': { plugins: ['absent'] },
       },
     },
-    { factories: [secretGuard, lateSecretGuard] },
+    { factories: [secretGuard, lateSecretGuard, absentGuard] },
   );
 });
 
@@ -68,10 +73,7 @@ describe.each(['/pii', '/two', '/late'])('on a route %s', (route) => {
         rhythm,
         pieceSizes,
         async (said, beat, sizes) => {
-          upstream.next(
-            { stream: { events: eventsOf(said, beat), chunking: cutBySizes(sizes) } },
-            { whole: wholeOf(said) },
-          );
+          upstream.next({ stream: { events: dripped(eventsOf(said, beat), sizes) } }, { whole: wholeOf(said) });
           const streamed = await readStream(gateway, route, { n: said.length });
           const whole = await (await askWhole(gateway, route, { n: said.length })).text();
           const body = JSON.parse(whole) as {
@@ -163,7 +165,7 @@ test.each(ENTITIES)('$value is masked wherever two deltas cut it', async ({ valu
 
 test.each(ENTITIES)('$value said in single characters that come as single bytes is masked', async ({ value, mask }) => {
   const deltas = cut(`To ${value}, ${value}.`, [1]).map((content) => ({ content }));
-  upstream.next({ stream: { events: deltaStream([deltas]), chunking: 'byte' } });
+  upstream.next({ stream: { events: dripped(deltaStream([deltas])) } });
   const { content, done } = await readStream(gateway, '/pii');
   expect(content).toEqual([`To ${mask}, ${mask}.`]);
   expect(done).toBe(true);
@@ -182,9 +184,9 @@ test('a value at the very end is masked before the finish', async () => {
 test('S3-01 clean events come out byte for byte, in any framing and any pieces', async () => {
   await fc.assert(
     fc.asyncProperty(wildStream, pieceSizes, async (stream, sizes) => {
-      upstream.next({ stream: { events: [stream], chunking: cutBySizes(sizes), end: 'close-without-done' } });
+      upstream.next({ stream: { events: dripped(stream, sizes), end: 'close-without-done' } });
       const asksUsage = { stream_options: { include_usage: true } };
-      const bytes = await (await askStream(gateway, '/secret', asksUsage)).bytes();
+      const bytes = await (await askStream(gateway, '/clean', asksUsage)).bytes();
       expect(bytes.toString()).toBe(stream.replace(/^\uFEFF/, ''));
     }),
     { numRuns: 100 },
@@ -279,7 +281,7 @@ test.each(['\n', '\r\n', '\r'] as const)(
   async (newline) => {
     const events = textStream('To jane@example.com.').map((event) => frame(event, { newline }));
     upstream.next({
-      stream: { events: [...events, `data: [DONE]${newline}${newline}`], chunking: 'byte', end: 'close-without-done' },
+      stream: { events: dripped(`${events.join('')}data: [DONE]${newline}${newline}`), end: 'close-without-done' },
     });
     expect(await readStream(gateway, '/pii')).toMatchObject({ content: ['To <EMAIL>.'], finish: ['stop'], done: true });
   },

@@ -1,11 +1,12 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { choice, chunk, frame, textStream, toolCallStream, usageChunk, usageOf } from '../../support/chunks.ts';
-import { cutBySizes, pieceSizes } from '../../support/cuts.ts';
+import { cutAt, cutBySizes, pieceSizes } from '../../support/cuts.ts';
 import { Gate } from '../../support/gate.ts';
 import { configFor, startGateway, type TestGateway } from '../../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../../support/scripted-upstream.ts';
 import { askStream, openStream, readStream } from './chat.ts';
+import { drip } from './drip.ts';
 import { wildStream } from './framing.ts';
 
 let upstream: ScriptedUpstream;
@@ -21,15 +22,13 @@ afterAll(async () => {
   await upstream.close();
 });
 
-/** What the client received of a stream that is sent as it stands. */
-async function received(stream: string | Buffer, chunking: Parameters<typeof sent>[1] = 'whole', body = {}) {
-  sent(stream, chunking);
+/** What the client received of a stream that comes in these pieces. */
+async function received(stream: string | Buffer, cut: (bytes: Buffer) => Buffer[] = (bytes) => [bytes], body = {}) {
+  upstream.next({ stream: { events: drip(cut(Buffer.from(stream))), end: 'close-without-done' } });
   return (await askStream(gateway, '', body)).bytes();
 }
 
-function sent(stream: string | Buffer, chunking: 'whole' | 'byte' | number[] | ((bytes: Buffer) => Buffer[])) {
-  upstream.next({ stream: { events: [stream], chunking, end: 'close-without-done' } });
-}
+const byBytes = cutBySizes([1]);
 
 const asksUsage = { stream_options: { include_usage: true } };
 
@@ -47,7 +46,7 @@ test.each(['\n', '\r\n', '\r'] as const)(
   'S3-01 a stream of single bytes, lines ended by %j, arrives unchanged',
   async (newline) => {
     const stream = `\uFEFF: hello${newline}${newline}${[...textStream('héllo 🙂 you')].map((event) => frame(event, { newline })).join('')}data: [DONE]${newline}${newline}`;
-    expect((await received(stream, 'byte')).toString()).toBe(stream);
+    expect((await received(stream, byBytes)).toString()).toBe(stream);
   },
 );
 
@@ -57,7 +56,7 @@ test('S3-01 a stream cut in two at any byte arrives unchanged', async () => {
     frame(chunk([choice(0, {}, 'stop')]), { newline: '\r\n' }),
   ];
   const stream = Buffer.from(`${events.join('')}data: [DONE]\n\n`);
-  for (let at = 1; at < stream.length; at += 1) expect(await received(stream, [at])).toEqual(stream);
+  for (let at = 1; at < stream.length; at += 1) expect(await received(stream, cutAt([at]))).toEqual(stream);
 }, 30_000);
 
 test('bytes that are not UTF-8 arrive unchanged', async () => {
@@ -90,23 +89,23 @@ test.each(['\n', '\r\n', '\r'] as const)(
   async (newline) => {
     const events = withUsage(newline);
     const expected = `${events.slice(0, -1).join('')}data: [DONE]${newline}${newline}`;
-    for (const chunking of ['byte', 'whole', cutBySizes([7, 50])] as const) {
+    for (const cut of [byBytes, cutBySizes([9999]), cutBySizes([7, 50])]) {
       const stream = `${events.join('')}data: [DONE]${newline}${newline}`;
-      expect((await received(stream, chunking)).toString()).toBe(expected);
+      expect((await received(stream, cut)).toString()).toBe(expected);
     }
   },
 );
 
 test('the usage event stays when the client asked for it', async () => {
   const stream = `${withUsage('\n').join('')}data: [DONE]\n\n`;
-  expect((await received(stream, 'byte', asksUsage)).toString()).toBe(stream);
+  expect((await received(stream, byBytes, asksUsage)).toString()).toBe(stream);
 });
 
 test('the usage event is taken out wherever the reads are cut', async () => {
   const tail = `${frame(usageChunk(usage))}data: [DONE]\n\n`;
   const head = `${frame(chunk([choice(0, { content: 'x' })]))}${frame(chunk([choice(0, {}, 'stop')]))}`;
   for (let at = head.length - 2; at < head.length + tail.length; at += 7)
-    expect((await received(head + tail, [at])).toString()).toBe(`${head}data: [DONE]\n\n`);
+    expect((await received(head + tail, cutAt([at]))).toString()).toBe(`${head}data: [DONE]\n\n`);
 });
 
 test('usage in an event that says something stays', async () => {

@@ -3,10 +3,11 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { SegmentsInput } from '../../../proto/contract.ts';
 import { completion, deltaStream, textStream, toolCallCompletion, toolCallStream } from '../../support/chunks.ts';
-import { cutBySizes, pieceSizes } from '../../support/cuts.ts';
+import { pieceSizes } from '../../support/cuts.ts';
 import { startGateway, type TestGateway, testPlugin } from '../../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../../support/scripted-upstream.ts';
 import { askWhole, readStream } from './chat.ts';
+import { dripped } from './drip.ts';
 import { cut } from './woven.ts';
 
 /** Originals that JSON must escape. */
@@ -88,7 +89,7 @@ test('a mask is restored wherever deltas cut it', async () => {
 
 test('a mask said in single characters that come as single bytes is restored', async () => {
   const deltas = cut('To <EMAIL_1>, <EMAIL_2>!', [1]).map((content) => ({ content }));
-  upstream.next({ stream: { events: deltaStream([deltas]), chunking: 'byte' } });
+  upstream.next({ stream: { events: dripped(deltaStream([deltas])) } });
   expect((await readStream(gateway, '/pii', ASKED)).content).toEqual([`To ${MAIL}, ${OTHER}!`]);
 });
 
@@ -131,10 +132,9 @@ describe('originals with quotes, backslashes and line breaks', () => {
           { name: 'one', arguments: { text: template } },
           { name: 'two', arguments: { nested: [template], n: 1 } },
         ];
-        const chunking = cutBySizes(sizes);
         upstream.next(
-          { stream: { events: textStream(template, { size }), chunking } },
-          { stream: { events: toolCallStream(calls, { size, interleaved }), chunking } },
+          { stream: { events: dripped(textStream(template, { size }), sizes) } },
+          { stream: { events: dripped(toolCallStream(calls, { size, interleaved }), sizes) } },
         );
         expect((await readStream(gateway, '/names', asked)).content).toEqual([shown]);
         expect(promptUpstream()).toBe('NAME-1 | NAME-12 | NAME-2');
