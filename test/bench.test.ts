@@ -23,11 +23,11 @@ test('npm run bench measures, and writes its results as JSON and Markdown', { ti
   expect(Object.keys(results.scenarios)).toEqual(SCENARIOS);
   for (const { gateways } of Object.values(results.scenarios)) {
     expect(Object.keys(gateways)).toEqual(['direct', 'wardgate', 'wardgate-grpc']);
-    for (const [sample] of Object.values(gateways)) {
-      expect(sample).toMatchObject({ errors: 0 });
-      expect(sample!.requests).toBeGreaterThan(0);
-    }
+    expect(Object.values(gateways).flatMap((samples) => samples.map((sample) => sample.errors))).toEqual([0, 0, 0]);
   }
+  // A burst counts requests; how many fit into a time is the machine's business.
+  const burst = Object.values(results.scenarios['streams-burst']!.gateways);
+  expect(burst.map(([sample]) => sample!.requests)).toEqual([50, 50, 50]);
   expect(readFileSync(`${out}.md`, 'utf8')).toMatch(/^\| Wardgate, no hooks +\|/m);
 });
 

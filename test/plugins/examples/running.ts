@@ -25,7 +25,11 @@ export async function startExample(
   const service = { ...env, GUARD_GRPC: env.GUARD, GUARD_HTTP: '127.0.0.1:0' };
   if (program) children.push(await listening(spawn(program, args, { cwd: ROOT, env: service }), port));
   const options = ['--config', `plugins/examples/${config}`, '--listen', '127.0.0.1:0', '--metrics', 'off'];
-  const gateway = spawn(process.execPath, ['gateway/main.ts', ...options], { cwd: ROOT, env });
+  const gateway = spawn(process.execPath, ['gateway/main.ts', ...options], {
+    cwd: ROOT,
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   children.push(gateway);
   const url = /listens on (\S+)/.exec(await saidOf(gateway, 'listens on'))![1]!;
   return { url, [Symbol.asyncDispose]: () => Promise.all(children.map(end)).then(() => undefined) };
