@@ -105,6 +105,8 @@ export class Guarded extends Relay {
 
   private guardAnswered(out: string): void {
     this.isGuarding = false;
+    // Nobody waits for the rest: no guard is asked about it.
+    if (this.hasEnded) return;
     this.write(out);
     try {
       this.work();

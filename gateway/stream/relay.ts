@@ -159,6 +159,11 @@ export abstract class Relay implements BodyListener {
     this.settle.resolve();
   }
 
+  /** Nothing more goes out: it is finished, has failed, or the client has gone. */
+  protected get hasEnded(): boolean {
+    return this.isOver;
+  }
+
   private over(): void {
     this.isOver = true;
     this.pending = [];

@@ -11,7 +11,9 @@ export class Restorer {
   private readonly longest: number;
 
   constructor(placeholders: Placeholder[]) {
-    this.originals = new Map(placeholders.map(({ placeholder, original }) => [placeholder, original]));
+    this.originals = new Map(
+      placeholders.flatMap(({ placeholder, original }) => spellings(placeholder).map((name) => [name, original])),
+    );
     const names = [...this.originals.keys()].sort((a, b) => b.length - a.length);
     this.pattern = new RegExp(names.map((name) => name.replace(/[$()*+.?[\\\]^{|}]/g, '\\$&')).join('|'), 'g');
     this.longest = names[0]?.length ?? 0;
@@ -33,4 +35,11 @@ export class Restorer {
     }
     return text.length;
   }
+}
+
+/** A mask as it stands, and as it looks in the JSON of servers that escape what HTML would read (Go's encoder does). */
+function spellings(placeholder: string): string[] {
+  if (!/[&<>]/.test(placeholder)) return [placeholder];
+  const escaped = placeholder.replace(/[&<>]/g, (sign) => `\\u00${sign.charCodeAt(0).toString(16)}`);
+  return [placeholder, escaped, escaped.replace(/\\u00../g, (escape) => `\\u${escape.slice(2).toUpperCase()}`)];
 }

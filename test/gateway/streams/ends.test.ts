@@ -91,15 +91,19 @@ test('a client that leaves before the answer begins ends the call upstream', asy
 test('a client that leaves while a guard thinks ends the call upstream, and the guard is not asked again', async () => {
   await using setup = await start(ASKED);
   const { upstream, observer, guard, gateway } = setup;
-  upstream.next({ stream: { events: [says('a '), says('b '), says('c ')], end: 'open' } });
+  const gate = new Gate();
+  upstream.next({ stream: { events: [says('a '), gate, says('b '), says('c ')], end: 'open' } });
   const told = observer.next();
   const connection = await askAndLeave(gateway);
   const first = await guard.next();
+  gate.open();
+  // More text waits for the guard by the time the client leaves.
+  for (let turn = 0; turn < 3; turn += 1) await (await fetch(`${gateway.url}/healthz`)).text();
   connection.destroy();
   expect(await (await upstream.arrived()).closed).toBe('left');
   expect(await told).toMatchObject({ outcome: 'aborted' });
   first.release();
-  await fetch(`${gateway.url}/healthz`);
+  for (let turn = 0; turn < 3; turn += 1) await (await fetch(`${gateway.url}/healthz`)).text();
   expect(guard.asked).toHaveLength(1);
   expect(observer.told).toHaveLength(1);
 });

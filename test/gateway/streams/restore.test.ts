@@ -178,6 +178,16 @@ test('masks are restored in reasoning and refusals too', async () => {
   });
 });
 
+test('a mask whose brackets a server escapes inside tool arguments is restored', async () => {
+  for (const json of ['{"to":"\\u003cEMAIL_1\\u003e"}', '{"to":"\\u003CEMAIL_1\\u003E"}']) {
+    for (const size of [1, 4, 99]) {
+      upstream.next({ stream: { events: toolCallStream([{ name: 'send', arguments: json }], { size }) } });
+      const { toolCalls } = await readStream(gateway, '/pii', ASKED);
+      expect(JSON.parse(toolCalls[0]![0]!.arguments)).toEqual({ to: MAIL });
+    }
+  }
+});
+
 test('no original is logged', () => {
   expect(gateway.logText).toContain('"msg":"request"');
   for (const original of [MAIL, OTHER, 'Jane', 'slash']) expect(gateway.logText).not.toContain(original);
