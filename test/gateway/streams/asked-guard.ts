@@ -67,7 +67,7 @@ export class AskedGuard {
 }
 
 /** Lets a window through as it is, but for the tail to hold. */
-export function passed(input: StreamInput, hold = ''): StreamVerdict {
+function passed(input: StreamInput, hold = ''): StreamVerdict {
   return { release: { release: input.text.slice(0, input.text.length - hold.length), hold } };
 }
 

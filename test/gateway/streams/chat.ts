@@ -3,10 +3,10 @@ import { openConnection, type RawConnection, type RawResponse, send } from '../.
 import { readSse, type SseResult, SseStream } from '../../support/sse.ts';
 
 /** A prompt in which there is nothing to find. */
-export const PROMPT = { model: 'any-model', messages: [{ role: 'user', content: 'Say something.' }] };
+const PROMPT = { model: 'any-model', messages: [{ role: 'user', content: 'Say something.' }] };
 
 /** The path of the chat on a route, given as its prefix. */
-export function chatUrl(gateway: { url: string }, route = ''): string {
+function chatUrl(gateway: { url: string }, route = ''): string {
   return `${gateway.url}${route}/v1/chat/completions`;
 }
 

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { type ChatChunk, choice, chunk, frame } from '../../support/chunks.ts';
 
 /** Text of all kinds, with what looks like framing, usage or an end of the stream inside. */
-export const wildText: fc.Arbitrary<string> = fc.oneof(
+const wildText: fc.Arbitrary<string> = fc.oneof(
   fc.string({ unit: 'grapheme', maxLength: 20 }),
   fc.constantFrom(
     'data: [DONE]\n\n',
@@ -34,7 +34,7 @@ const delta = fc.oneof(
 );
 
 /** One chunk of a choice, with unknown fields beside it. */
-export const wildChunk: fc.Arbitrary<ChatChunk> = fc
+const wildChunk: fc.Arbitrary<ChatChunk> = fc
   .tuple(delta, fc.nat({ max: 2 }), unknownFields)
   .map(([said, index, extra]) => ({ ...chunk([choice(index, said)]), ...extra }));
 

@@ -58,7 +58,7 @@ export const woven: fc.Arbitrary<Woven> = fc.array(piece, { maxLength: 7 }).map(
 }));
 
 /** Tool arguments: a JSON object with woven texts. */
-export const wovenArguments: fc.Arbitrary<Woven> = fc.array(woven, { minLength: 1, maxLength: 3 }).map((texts) => ({
+const wovenArguments: fc.Arbitrary<Woven> = fc.array(woven, { minLength: 1, maxLength: 3 }).map((texts) => ({
   said: JSON.stringify(Object.fromEntries(texts.map(({ said }, i) => [`k${i}`, said]))),
   masked: JSON.stringify(Object.fromEntries(texts.map(({ masked }, i) => [`k${i}`, masked]))),
   values: texts.flatMap(({ values }) => values),
