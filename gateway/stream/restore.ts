@@ -41,5 +41,5 @@ export class Restorer {
 function spellings(placeholder: string): string[] {
   if (!/[&<>]/.test(placeholder)) return [placeholder];
   const escaped = placeholder.replace(/[&<>]/g, (sign) => `\\u00${sign.charCodeAt(0).toString(16)}`);
-  return [placeholder, escaped, escaped.replace(/\\u00../g, (escape) => `\\u${escape.slice(2).toUpperCase()}`)];
+  return [placeholder, escaped, escaped.replace(/\\u00../g, (code) => `\\u${code.slice(2).toUpperCase()}`)];
 }
