@@ -186,9 +186,15 @@ class Reloader {
   }
 
   private warnOfFixed(loaded: LoadedConfig): void {
-    const fixed = (['listen', 'metrics', 'metricNames'] as const).filter(
-      (key) => String(loaded.config[key]) !== String(this.loaded.config[key]),
-    );
+    const before = this.loaded.config;
+    const { listen, metrics, metricNames, limits } = loaded.config;
+    const fixed = [
+      listen !== before.listen && 'listen',
+      metrics !== before.metrics && 'metrics',
+      String(metricNames) !== String(before.metricNames) && 'metricNames',
+      limits.headers !== before.limits.headers && 'limits.headers',
+      limits.bodyTime !== before.limits.bodyTime && 'limits.bodyTime',
+    ].filter(Boolean);
     if (fixed.length > 0) this.options.log.warn({ keys: fixed }, 'these settings change with the next start');
   }
 

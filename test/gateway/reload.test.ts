@@ -211,9 +211,11 @@ test('routes, models and providers may come and go', async () => {
 test('what only a new start can change is told', async () => {
   await using upstream = await startScriptedUpstream();
   await using gateway = await startGateway(configFor(upstream.url), { log: 'warn' });
-  expect(await gateway.reload(configFor(upstream.url, { listen: '127.0.0.1:1', metrics: '127.0.0.1:2' }))).toBe(true);
+  const settings = { listen: '127.0.0.1:1', metrics: '127.0.0.1:2', limits: { bodyTime: '7s', depth: 9 } };
+  expect(await gateway.reload(configFor(upstream.url, settings))).toBe(true);
+  expect(await gateway.reload()).toBe(true);
   expect(gateway.logged).toMatchObject([
-    { keys: ['listen', 'metrics'], msg: 'these settings change with the next start' },
+    { keys: ['listen', 'metrics', 'limits.bodyTime'], msg: 'these settings change with the next start' },
   ]);
 });
 
