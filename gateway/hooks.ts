@@ -47,7 +47,11 @@ export function ask(mount: Mount, hook: Hook, input: HookInput, record: RequestR
   try {
     const cancel = new LazyAbort();
     const answer = mount.connection.ask(hook, input, cancel);
-    return answer instanceof Promise ? race(answer, mount.policy.deadline, cancel).then(settle, fail) : settle(answer);
+    if (!(answer instanceof Promise)) return settle(answer);
+    record.open.add(cancel);
+    return race(answer, mount.policy.deadline, cancel)
+      .finally(() => record.open.delete(cancel))
+      .then(settle, fail);
   } catch (error) {
     return fail(error);
   }

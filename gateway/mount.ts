@@ -30,19 +30,22 @@ export function mount(name: string, connection: Connection, policy: PluginConfig
 
 /**
  * Whether the mount is asked at a hook. A plugin that has not been reached yet might answer any: it is asked, and its
- * silence is a fault. A guard of whole answers that knows no streams is asked about them window by window.
+ * silence is a fault.
  */
 export function answers({ connection, policy }: Mount, hook: Hook): boolean {
+  const isWanted = policy.hooks === undefined || policy.hooks.includes(hook);
   const { description } = connection;
-  if (policy.hooks !== undefined && !policy.hooks.includes(hook))
-    return hook === 'stream' && isWindowed({ connection, policy });
-  if (description === undefined) return true;
-  return description.hooks.includes(hook) || (hook === 'stream' && isWindowed({ connection, policy }));
+  if (description === undefined) return isWanted;
+  return (isWanted && description.hooks.includes(hook)) || (hook === 'stream' && isWindowed({ connection, policy }));
 }
 
-/** Whether streams reach this guard through its `response` hook. */
+/**
+ * Whether streams reach this guard through its `response` hook, window by window: who guards whole answers guards
+ * streamed ones too, or a client could dodge it by asking for a stream.
+ */
 export function isWindowed({ connection, policy }: Pick<Mount, 'connection' | 'policy'>): boolean {
   const { description } = connection;
-  if (description === undefined || description.hooks.includes('stream')) return false;
-  return description.hooks.includes('response') && (policy.hooks === undefined || policy.hooks.includes('response'));
+  const has = (hook: Hook) =>
+    description?.hooks.includes(hook) && (policy.hooks === undefined || policy.hooks.includes(hook));
+  return has('response') === true && !has('stream');
 }

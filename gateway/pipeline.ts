@@ -33,6 +33,7 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
   const record = gateway.record(exchange, route?.prefix ?? '');
   snapshot.enter();
   gateway.metrics.openRequests.value += 1;
+  exchange.onGone(() => record.abandon());
   try {
     if (route === undefined) throw new GatewayError('not_found', 'There is nothing at this path.');
     const path = route.prefix === '/' ? exchange.path : exchange.path.slice(route.prefix.length) || '/';
@@ -237,6 +238,7 @@ async function relay(
     dialect,
     record,
     wantsUsage: request.wantsUsage,
+    choices: request.choices,
     open() {
       record.status = 200;
       exchange.open(200, replyHead(life, reply, true));

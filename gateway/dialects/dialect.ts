@@ -15,6 +15,8 @@ export interface ModelRequest {
   /** Whether the client asked for the usage of a stream itself. */
   wantsUsage: boolean;
   maxOutputTokens: number | undefined;
+  /** How many answers were asked for. */
+  choices: number;
 }
 
 /** What is metered of a whole reply. */
@@ -46,6 +48,8 @@ export interface StreamEvent {
   error: string | undefined;
   /** The end of the stream as the dialect marks it. */
   done: boolean;
+  /** True when reading took something out that no guard could follow: the event must not go out as it came. */
+  isTrimmed: boolean;
   /** True when the event carries nothing but its parts, so that it may be left out when they are empty. */
   bare: boolean;
   /** True when it carries the usage alone: left out when the client did not ask for it. */

@@ -43,6 +43,7 @@ function readRequest(body: Json): ModelRequest {
     model,
     stream: stream === true,
     wantsUsage: isObject(body.stream_options) && body.stream_options.include_usage === true,
+    choices: typeof body.n === 'number' && body.n > 1 ? Math.floor(body.n) : 1,
     maxOutputTokens: typeof maxTokens === 'number' && maxTokens >= 0 ? maxTokens : undefined,
   };
 }
@@ -275,6 +276,7 @@ function readEvent(data: string): StreamEvent {
     usage: undefined,
     error: undefined,
     done: false,
+    isTrimmed: false,
     bare: false,
     usageOnly: false,
     model: undefined,
@@ -305,14 +307,26 @@ function readChoice(event: StreamEvent, choice: Json): void {
     event.bare = false;
   }
   const { delta } = choice;
-  // Some servers say the whole message beside, or in place of, the delta.
-  for (const key of ['message', 'text']) {
-    if (!(key in choice)) continue;
-    event.bare = false;
-    readUnknown(event, choice, choice, key, `${index}/extra`);
+  readBeside(event, choice, index);
+  if (isObject(delta)) for (const key in delta) readDelta(event, choice, delta, key, index);
+  // Log probabilities repeat the text; beside text that is not there they would tell it unseen.
+  if (choice.logprobs && !event.parts.some(({ channel, text: own }) => own !== '' && channel.startsWith(`${index}/`))) {
+    choice.logprobs = null;
+    event.isTrimmed = true;
   }
-  if (!isObject(delta)) return;
-  for (const key in delta) readDelta(event, choice, delta, key, index);
+}
+
+/** Some servers say the whole message beside, or in place of, the delta. */
+function readBeside(event: StreamEvent, choice: Json, index: number): void {
+  if ('message' in choice) {
+    event.bare = false;
+    if (isObject(choice.delta)) {
+      // It repeats what the deltas say, a prefix more each time: nothing could be held back in it.
+      delete choice.message;
+      event.isTrimmed = true;
+    } else readUnknown(event, { choice, holder: choice, key: 'message', index, path: '' });
+  }
+  if (typeof choice.text === 'string') addPart(event, choice, choice, 'text', `${index}/choice-text`);
 }
 
 /** The delta's own fields that carry text, by the kind of channel. */
@@ -338,16 +352,46 @@ function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, i
     addPart(event, choice, value, 'arguments', `${index}/tool-arguments/function`);
   } else {
     event.bare = false;
-    readUnknown(event, choice, delta, key, `${index}/extra`);
+    readUnknown(event, { choice, holder: delta, key, index, path: '' });
   }
 }
 
-/** Strings in fields that this dialect does not know: each is judged for itself, since nothing tells how they go on. */
-function readUnknown(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string): void {
+/** Where a field that this dialect does not know stands. */
+interface Unknown {
+  choice: Json;
+  holder: Json;
+  key: string;
+  index: number;
+  /** JSON pointer of the holder inside the delta. */
+  path: string;
+}
+
+/** Names under which providers stream text that goes on from event to event (`reasoning_details[0].text` and the like). */
+const GOES_ON = new Set([
+  'text',
+  'content',
+  'thinking',
+  'summary',
+  'transcript',
+  'arguments',
+  'input',
+  'partial_json',
+  'code',
+  'output',
+]);
+
+/**
+ * Strings in fields that this dialect does not know: under a name that says text each is a channel of its own; any other
+ * (ids, types, signatures) is judged for itself.
+ */
+function readUnknown(event: StreamEvent, { choice, holder, key, index, path }: Unknown): void {
   const value = holder[key];
-  if (typeof value === 'string') addPart(event, choice, holder, key, channel);
-  else if (typeof value === 'object' && value !== null) {
-    for (const inner of Object.keys(value)) readUnknown(event, choice, value as Json, inner, channel);
+  const at = `${path}/${escapePointer(key)}`;
+  if (typeof value === 'string') {
+    addPart(event, choice, holder, key, GOES_ON.has(key) ? `${index}/field${at}` : `${index}/extra`);
+  } else if (typeof value === 'object' && value !== null) {
+    for (const inner of Object.keys(value))
+      readUnknown(event, { choice, holder: value as Json, key: inner, index, path: at });
   }
 }
 
@@ -359,8 +403,16 @@ function readToolCall(event: StreamEvent, choice: Json, call: unknown, channel: 
     const { name, arguments: args } = call.function;
     event.bare &&= name === undefined && !isObject(args);
     // Some servers send an object where a string belongs.
-    if (isObject(args)) readUnknown(event, choice, call.function, 'arguments', `${choice.index ?? 0}/extra`);
-    else addPart(event, choice, call.function, 'arguments', channel + index);
+    if (isObject(args)) {
+      const at = {
+        choice,
+        holder: call.function,
+        key: 'arguments',
+        index: Number(choice.index ?? 0),
+        path: `/tool_calls/${index}/function`,
+      };
+      readUnknown(event, at);
+    } else addPart(event, choice, call.function, 'arguments', channel + index);
   }
   if (isObject(call.custom)) addPart(event, choice, call.custom, 'input', `${channel}${index}/custom`);
 }
@@ -384,17 +436,32 @@ function addPart(event: StreamEvent, choice: Json, holder: Json, key: string, ch
 }
 
 function textEvent(like: Json, channel: string, value: string): Json {
-  const [index = '0', kind, call] = channel.split('/');
+  const [index = '0', kind, call, ...path] = channel.split('/');
   const { id, object, created, model, system_fingerprint } = like;
-  const delta = deltaFor(kind, call, value, channel);
+  const place =
+    kind === 'choice-text'
+      ? { text: value }
+      : { delta: kind === 'field' ? nested([call ?? '', ...path], value) : deltaFor(kind, call, value, channel) };
   return {
     id,
     object,
     created,
     model,
     ...(system_fingerprint !== undefined && { system_fingerprint }),
-    choices: [{ index: Number(index), delta, finish_reason: null }],
+    choices: [{ index: Number(index), ...place, finish_reason: null }],
   };
+}
+
+/** The field that a pointer's keys name, with the value in it. */
+function nested(keys: string[], value: string): Json {
+  const [key = '', ...rest] = keys;
+  const inner: unknown = rest.length === 0 ? value : nested(rest, value);
+  const name = unescapePointer(key);
+  if (rest.length === 0 || !/^\d+$/.test(rest[0] ?? '')) return { [name]: inner };
+  const list: unknown[] = [];
+  for (let i = 0; i < Math.min(Number(rest[0]), 16); i += 1) list.push({});
+  list.push((inner as Json)[rest[0] ?? '']);
+  return { [name]: list };
 }
 
 function deltaFor(kind: string | undefined, call: string | undefined, value: string, channel: string): Json {

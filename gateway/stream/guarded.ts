@@ -83,7 +83,7 @@ export class Guarded extends Relay {
         'The provider reported an error in its answer. Try again.',
       );
     }
-    return { frame, event, isChanged: false };
+    return { frame, event, isChanged: event.isTrimmed };
   }
 
   /** Passes on what waits, as long as the guards answer at once; otherwise goes on when they have. */

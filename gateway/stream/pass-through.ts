@@ -32,6 +32,7 @@ export class PassThrough extends Relay {
     last[2] = text;
     const isPlain =
       this.meter.hasContent &&
+      this.context.choices === 1 &&
       !text.includes('"usage":{') &&
       !text.includes('"usage": {') &&
       !text.includes('"error"') &&
@@ -98,7 +99,8 @@ export class PassThrough extends Relay {
       this.meter.isDone = true;
       this.write('data: [DONE]\n\n');
     }
-    const isFinished = this.meter.hasFinished || this.last.some((text) => /"finish_reason":\s?"/.test(text));
+    const isSeen = this.context.choices === 1 && this.last.some((text) => /"finish_reason":\s?"/.test(text));
+    const isFinished = this.meter.hasFinished || isSeen;
     if (this.isDone || (isFinished && rest === '')) this.finish();
     else this.fail(new GatewayError('stream_broken', BROKEN));
   }

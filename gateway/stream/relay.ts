@@ -19,9 +19,16 @@ export interface RelayContext {
   record: RequestRecord;
   /** Whether the client asked for the usage event; when not, it is taken out again. */
   wantsUsage: boolean;
+  /** How many answers were asked for: the stream is finished when each is. */
+  choices: number;
   /** Commits: sends the head of the answer. */
   open(): void;
 }
+
+/** A line that is not a comment. */
+const HAS_DATA = /^[^:\s]/m;
+/** How many comments may come before the first event, in UTF-16 units. */
+const MAX_PRELUDE = 65_536;
 
 /** Every stream that is open, for the one timer that looks after all of them. */
 const OPEN = new Set<Relay>();
@@ -32,6 +39,8 @@ export abstract class Relay implements BodyListener {
   private pending: Buffer[] = [];
   private lastWriteAt = performance.now();
   private isOver = false;
+  /** Comments that came before the first event. */
+  private prelude = '';
   private isClientSlow = false;
   private isBusy = false;
   private settle!: { resolve(): void; reject(error: GatewayError): void };
@@ -101,9 +110,19 @@ export abstract class Relay implements BodyListener {
   protected write(out: Buffer | string): void {
     if (out.length === 0 || this.isOver) return;
     const { exchange } = this.context;
-    if (!exchange.committed) this.context.open();
+    let ready = out;
+    if (!exchange.committed) {
+      // Comments commit to nothing: what comes after them may still be a plain error.
+      const text = out.toString();
+      if (!HAS_DATA.test(text) && this.prelude.length + text.length < MAX_PRELUDE) {
+        this.prelude += text;
+        return;
+      }
+      if (this.prelude !== '') ready = this.prelude + text;
+      this.context.open();
+    }
     this.lastWriteAt = performance.now();
-    if (!exchange.write(out)) {
+    if (!exchange.write(ready)) {
       this.isClientSlow = true;
       this.regulate();
     }

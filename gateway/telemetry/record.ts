@@ -42,6 +42,8 @@ export class RequestRecord {
   costUsd: number | undefined;
   firstTokenAt: number | undefined;
   estimatedInputTokens = 0;
+  /** Plugin calls that wait for an answer; they are given up when the client goes. */
+  readonly open = new Set<{ abort(reason: Error): void }>();
   /** Characters of answer that were seen, for an estimate when the provider tells no usage. */
   answerChars = 0;
   private readonly log: Log;
@@ -59,11 +61,13 @@ export class RequestRecord {
     mount.metrics.called(hook, shadow ? `shadow_${verdict}` : verdict, ms);
     if (findings !== undefined) for (const { label, count } of findings) mount.metrics.found(label, count);
     const known =
-      hook === 'stream' ? this.trace.find((entry) => entry.plugin === mount.name && entry.hook === hook) : undefined;
+      hook === 'stream' || hook === 'response'
+        ? this.trace.find((entry) => entry.plugin === mount.name && entry.hook === hook)
+        : undefined;
     if (known !== undefined) {
       known.ms += ms;
       known.calls += 1;
-      if (verdict !== 'release') known.verdict = verdict;
+      if (verdict !== 'release' && verdict !== 'allow') known.verdict = verdict;
       if (code !== undefined) known.code = code;
       if (findings !== undefined) known.findings = merged(known.findings, findings);
       return;
@@ -78,6 +82,13 @@ export class RequestRecord {
   /** A fault's cause goes to the log: what the plugin threw, never what it was asked. */
   pluginFault(mount: Mount, hook: Hook, error: unknown): void {
     this.log.warn({ requestId: this.facts.id, plugin: mount.name, hook, fault: reasonOf(error) }, 'plugin fault');
+  }
+
+  /** The client has gone: nobody waits for what the plugins are still asked. */
+  abandon(): void {
+    const gone = new Error('the client has gone');
+    gone.name = 'AbortError';
+    for (const call of this.open) call.abort(gone);
   }
 
   /** Milliseconds since the head was read. */

@@ -71,3 +71,11 @@ test('log probabilities of a whole answer go when any of its text is masked, and
   });
   expect(await (await askWhole(gateway)).json()).toEqual(whole('To you'));
 });
+
+test('log probabilities beside no text of their own are taken out: they would tell it unseen', async () => {
+  const hidden = { ...choice(0, { content: '' }), logprobs: logprobsOf('jane@example.com') };
+  upstream.next({ stream: { events: [said('Hello, '), chunk([hidden as never]), END] } });
+  const { rawText, done } = await readStream(gateway);
+  expect(rawText).not.toContain('jane');
+  expect(done).toBe(true);
+});

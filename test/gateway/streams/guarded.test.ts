@@ -48,6 +48,7 @@ beforeAll(async () => {
         late: { at: 'local:late-secret-guard' },
       },
       routes: {
+        '/plain': {},
         '/pii': { plugins: ['pii'] },
         '/strict': { plugins: ['strict'] },
         '/two': { plugins: ['secret', 'pii'] },
@@ -262,10 +263,36 @@ test('a text is masked also where a server sends it in a shape that the dialect 
   upstream.next({ stream: { events: [odd, ...deltaStream([deltas])] } });
   const { rawText, done } = await readStream(gateway, '/pii');
   expect(rawText).not.toContain('jane');
-  expect(rawText.match(/<EMAIL>/g)).toHaveLength(5);
+  // The message beside a delta repeats what the deltas say: it is left out.
+  expect(rawText.match(/<EMAIL>/g)).toHaveLength(4);
+  expect(rawText).not.toContain('It is');
   expect(done).toBe(true);
   upstream.next({ whole: { choices: [{ index: 0, message: { tool_calls: deltas[1]!.tool_calls } }] } });
   expect(await (await askWhole(gateway, '/pii')).text()).not.toContain('jane');
+});
+
+test.each([
+  ['reasoning_details', (text: string) => ({ reasoning_details: [{ type: 'reasoning.text', text }] })],
+  ['content parts', (text: string) => ({ content: [{ type: 'text', text }] })],
+  ['an audio transcript', (text: string) => ({ audio: { transcript: text } })],
+])('a text that goes on from event to event in %s is masked where it was split', async (_name, delta) => {
+  const pieces = ['Write to ja', 'ne.roe@exa', 'mple.com, ', 'plea', 'se'];
+  upstream.next({ stream: { events: deltaStream([pieces.map(delta)]) } });
+  const { rawText, done } = await readStream(gateway, '/pii');
+  for (const piece of ['ja"', 'jane', 'roe', 'exa"', 'mple.com']) expect(rawText).not.toContain(piece);
+  const shown = [...rawText.matchAll(/"(?:text|transcript)":"([^"]*)"/g)].map(([, text]) => text);
+  expect(shown.filter((text) => text !== 'text').join('')).toBe('Write to <EMAIL>, please');
+  expect(done).toBe(true);
+});
+
+test('a comment before the first event commits to nothing', async () => {
+  const events = [': PROCESSING\n\n', 'data: {"error":{"message":"overloaded"}}\n\n'];
+  for (const route of ['/pii', '/plain']) {
+    upstream.next({ stream: { events } });
+    const answer = await askWhole(gateway, route, { stream: true });
+    expect(answer.status).toBe(502);
+    expect(await answer.text()).toContain('upstream_failed');
+  }
 });
 
 test('a stream in which one of two choices never finished has not finished', async () => {

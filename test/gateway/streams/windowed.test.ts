@@ -38,9 +38,10 @@ beforeAll(async () => {
         reject: { at: 'local:reject', window },
         silent: { at: 'local:silent', window, deadline: '20ms' },
         rough: { at: 'local:rough', window },
+        narrowed: { at: 'local:pii-guard', hooks: ['request', 'response'], config: { rules: ['email'] } },
       },
       routes: Object.fromEntries(
-        ['mask', 'reject', 'silent', 'rough'].map((name) => [`/${name}`, { plugins: [name] }]),
+        ['mask', 'reject', 'silent', 'rough', 'narrowed'].map((name) => [`/${name}`, { plugins: [name] }]),
       ),
     },
     {
@@ -150,4 +151,11 @@ test('masked tool arguments are still JSON', async () => {
     const { toolCalls } = await readStream(gateway, '/rough');
     expect(JSON.parse(toolCalls[0]![0]!.arguments)).toEqual({ pin: '<PIN>', say: 'at <PIN> sharp' });
   }
+});
+
+test('a guard whose mount leaves out `stream` guards streams by its `response` hook', async () => {
+  upstream.next({ stream: { events: textStream('Write to jane@example.com, please.') } });
+  const { content, rawText } = await readStream(gateway, '/narrowed');
+  expect(content).toEqual(['Write to <EMAIL>, please.']);
+  expect(rawText).not.toContain('jane');
 });
