@@ -104,14 +104,15 @@ const CASES: Record<ErrorCode, Reach> = {
   internal: on('/saboteur'),
 };
 
-async function startRig(): Promise<Rig & AsyncDisposable> {
+/** `patience` is how long it waits for a client's body and for a provider's answer: long, but where that is the point. */
+async function startRig(patience = '20s'): Promise<Rig & AsyncDisposable> {
   const upstream = await startScriptedUpstream();
   const names = factories.map(({ name }) => name);
   const config = configFor(upstream.url, {
-    provider: { timeouts: { firstByte: '300ms' } },
+    provider: { timeouts: { firstByte: patience } },
     models: { 'test-model': 'up' },
     plugins: Object.fromEntries(names.map((name) => [name, { at: `local:${name}` }])),
-    limits: { body: '10KiB', bodyTime: '300ms' },
+    limits: { body: '10KiB', bodyTime: patience },
   });
   config.routes = { '/': {}, ...Object.fromEntries(names.map((name) => [`/${name}`, { plugins: [name] }])) };
   const gateway = await startGateway(config, { factories, log: 'info' });
@@ -128,7 +129,7 @@ async function startRig(): Promise<Rig & AsyncDisposable> {
 test.each(Object.keys(CASES) as ErrorCode[])(
   '%s is reached, with its status, its type and a sentence',
   async (code) => {
-    await using rig = await startRig();
+    await using rig = await startRig(code.endsWith('_timeout') ? '200ms' : undefined);
     const reached = await CASES[code](rig);
     const { status, type } = ERRORS[code];
     const error = 'headers' in reached ? await errorOf(reached) : { status, ...reached };
@@ -257,7 +258,7 @@ describe('a provider that', () => {
     ],
   ];
   test.each(refusals)('%s', async (_title, script, wanted, headers) => {
-    await using rig = await startRig();
+    await using rig = await startRig('fault' in script && script.fault === 'silence' ? '200ms' : undefined);
     rig.upstream.next(script);
     const response = await ask(rig.gateway);
     expect(await errorOf(response)).toMatchObject(wanted);
@@ -297,9 +298,9 @@ describe('failover to the second target', () => {
     ['silence', { fault: 'silence' }],
   ];
 
-  async function startPair() {
+  async function startPair(firstByte = '20s') {
     const [first, second] = [await startScriptedUpstream(), await startScriptedUpstream()];
-    const timeouts = { firstByte: '300ms' };
+    const timeouts = { firstByte };
     const provider = (url: string, key: string) => ({ kind: 'openai-compatible', baseUrl: `${url}/v1`, key, timeouts });
     const targets = [
       { provider: 'first', model: 'one' },
@@ -322,8 +323,8 @@ describe('failover to the second target', () => {
     };
   }
 
-  test.each(passing)('on %s', async (_title, script) => {
-    await using pair = await startPair();
+  test.each(passing)('on %s', async (title, script) => {
+    await using pair = await startPair(title === 'silence' ? '200ms' : undefined);
     pair.first.next(script);
     pair.second.next(says('from the second'));
     expect(await contentOf(await ask(pair.gateway, prompt('x', { model: 'best' })))).toBe('from the second');
