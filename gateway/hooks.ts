@@ -426,9 +426,10 @@ const FRAMING =
   /^(?:connection|content-(?:encoding|length|type)|date|keep-alive|te|trailer|transfer-encoding|upgrade)$/;
 
 function clientHeaders(headers: Record<string, string>): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(headers)
-      .map(([name, value]): [string, string] => [name.toLowerCase(), value])
-      .filter(([name]) => !FRAMING.test(name)),
-  );
+  const out: Record<string, string> = {};
+  for (const name in headers) {
+    const lower = name.toLowerCase();
+    if (!FRAMING.test(lower)) out[lower] = headers[name]!;
+  }
+  return out;
 }

@@ -12,8 +12,15 @@ export interface JsonLimits {
   depth: number;
 }
 
+/** A JSON object, and what was learnt of its text. */
+export interface ReadJson {
+  body: Json;
+  /** Whether it has numbers that a JavaScript number may not hold. */
+  hasLongNumbers: boolean;
+}
+
 /** Reads a JSON object; throws `invalid_json` with a sentence that says what is wrong, never what it contained. */
-export function readJson(bytes: Buffer, limits: JsonLimits): Json {
+export function readJson(bytes: Buffer, limits: JsonLimits): ReadJson {
   if (bytes.length === 0) throw refused('The request has no body; send a JSON object.');
   if (!isUtf8(bytes)) throw refused('The body is not valid UTF-8.');
   const text = bytes.toString('utf8');
@@ -24,9 +31,9 @@ export function readJson(bytes: Buffer, limits: JsonLimits): Json {
     throw refused('The body is not valid JSON.');
   }
   if (!isJsonObject(value)) throw refused('The body must be a JSON object.');
-  const problem = structureProblem(text, limits.depth);
+  const { problem, hasLongNumbers } = structureOf(text, limits.depth);
   if (problem !== undefined) throw refused(problem);
-  return value;
+  return { body: value, hasLongNumbers };
 }
 
 function refused(message: string): GatewayError {
@@ -39,31 +46,47 @@ const COLON = 0x3a;
 const STRUCTURE = /["{}[\]]/g;
 const AFTER_KEY = /\s*:/y;
 
+/** What a body is made of, strings left aside. */
+interface Structure {
+  problem: string | undefined;
+  hasLongNumbers: boolean;
+}
+
 /**
- * Looks for an object with the same key twice and for nesting beyond `depth`, in a text that is known to be JSON.
- * Strings are skipped by `indexOf`, which is ten times as fast as any loop over their characters and, unlike one regular
- * expression for a whole string, needs no stack.
+ * Looks for an object with the same key twice, for nesting beyond `depth` and for long numbers, in a text that is known
+ * to be JSON. Strings are skipped by `indexOf`, which is ten times as fast as any loop over their characters and, unlike
+ * one regular expression for a whole string, needs no stack.
  */
-export function structureProblem(text: string, depth: number): string | undefined {
+export function structureOf(text: string, depth: number): Structure {
   const open: (Set<string> | undefined)[] = [];
+  let hasLongNumbers = false;
+  let from = 0;
   STRUCTURE.lastIndex = 0;
   while (STRUCTURE.test(text)) {
     const at = STRUCTURE.lastIndex - 1;
+    if (at - from >= LONG) hasLongNumbers ||= LONG_NUMBER.test(text.slice(from, at));
+    from = at + 1;
     const mark = text.charCodeAt(at);
     if (mark === QUOTE) {
       const end = stringEnd(text, at + 1);
       STRUCTURE.lastIndex = end + 1;
+      from = end + 1;
       const keys = open.at(-1);
       if (keys !== undefined && isKey(text, end + 1) && isKnown(keys, text.slice(at + 1, end))) {
-        return 'The body has an object with the same key twice.';
+        return { problem: 'The body has an object with the same key twice.', hasLongNumbers };
       }
     } else if (mark === 0x7b || mark === 0x5b) {
-      if (open.push(mark === 0x7b ? new Set() : undefined) > depth)
-        return `The body is nested deeper than ${depth} levels.`;
+      if (open.push(mark === 0x7b ? new Set() : undefined) > depth) {
+        return { problem: `The body is nested deeper than ${depth} levels.`, hasLongNumbers };
+      }
     } else open.pop();
   }
-  return undefined;
+  return { problem: undefined, hasLongNumbers };
 }
+
+/** Numbers of fewer digits are held exactly (2^53 has 16), but `1e400` is not: it needs five signs. */
+const LONG = 5;
+const LONG_NUMBER = /[\d.]{16,}|\d[eE]/;
 
 /** The offset of the quote that ends the string which begins at `from`: one with an even number of backslashes before. */
 function stringEnd(text: string, from: number): number {
@@ -106,21 +129,16 @@ export function isJsonObject(value: unknown): value is Json {
  * Writes a body that was changed. Numbers keep their spelling where a JavaScript number could not hold them: a 64-bit
  * seed must not be rounded because a mask was put in elsewhere.
  *
- * @param original the text that `body` was parsed from
- * @param changed the strings to put in, by JSON pointer, through `write`
+ * @param original the bytes that `body` was parsed from
+ * @param rewrite changes the body
  */
-export function serialise(body: Json, original: Buffer, rewrite: (body: Json) => void): string {
-  const text = original.toString('utf8');
-  if (!LONG_NUMBER.test(text)) {
-    rewrite(body);
-    return JSON.stringify(body);
-  }
-  const exact = JSON.parse(text, keepNumber as (key: string, value: unknown) => unknown) as Json;
+export function serialise({ body, hasLongNumbers }: ReadJson, original: Buffer, rewrite: (body: Json) => void): string {
+  const exact = hasLongNumbers ? (JSON.parse(original.toString('utf8'), keepNumber as Reviver) as Json) : body;
   rewrite(exact);
   return JSON.stringify(exact);
 }
 
-const LONG_NUMBER = /[\d.]{16,}|\d[eE]/;
+type Reviver = (key: string, value: unknown) => unknown;
 
 /** TC39 "JSON.parse source text access", in V8 since 11.4 and not yet in TypeScript's library. */
 function keepNumber(_key: string, value: unknown, context: { source?: string }): unknown {

@@ -14,7 +14,7 @@ import { asGatewayError, GatewayError } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import type { Gateway } from './gateway.ts';
 import * as hooks from './hooks.ts';
-import { isJsonObject, parseJson, readJson, serialise } from './json.ts';
+import { isJsonObject, parseJson, readJson, serialise, structureOf } from './json.ts';
 import type { Life } from './life.ts';
 import { describeModel, listModels } from './models.ts';
 import type { Model, Route, Snapshot } from './snapshot.ts';
@@ -98,7 +98,8 @@ async function chat(life: Life): Promise<void> {
 
   // 2. The body, read once.
   const bytes = await readBody(life);
-  const request = dialect.readRequest(readJson(bytes, snapshot.config.limits));
+  const read = readJson(bytes, snapshot.config.limits);
+  const request = dialect.readRequest(read.body);
 
   // 3. Model → targets.
   const model = findModel(route, request, record);
@@ -123,7 +124,7 @@ async function chat(life: Life): Promise<void> {
     guarded !== undefined && guarded.placeholders.length > 0 ? new Restorer(guarded.placeholders) : undefined;
 
   // 7. The provider.  8. Is this fit to show?
-  const reply = await callTargets(life, model, { request, bytes, rewritten: guarded?.rewritten });
+  const reply = await callTargets(life, model, { request, read, bytes, rewritten: guarded?.rewritten });
   const isStream = String(reply.headers['content-type'] ?? '').startsWith('text/event-stream');
   if (isStream && !request.stream) {
     reply.abort();
@@ -220,7 +221,9 @@ async function guardWhole(
       if (restored !== shown) rewritten.set(id, restored);
     }
   }
-  return rewritten.size === 0 ? bytes : serialise(body, bytes, (target) => dialect.writeSegments(target, rewritten));
+  if (rewritten.size === 0) return bytes;
+  const { hasLongNumbers } = structureOf(bytes.toString('utf8'), Number.POSITIVE_INFINITY);
+  return serialise({ body, hasLongNumbers }, bytes, (target) => dialect.writeSegments(target, rewritten));
 }
 
 // --- A streamed answer ----------------------------------------------------------------------------------------------

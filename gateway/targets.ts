@@ -1,7 +1,7 @@
 /** Step 7 of a request's life: what goes upstream, and to which of the model's targets. */
 import type { Dialect, Json, ModelRequest } from './dialects/dialect.ts';
 import { asGatewayError, GatewayError } from './errors.ts';
-import { parseJson, serialise } from './json.ts';
+import { parseJson, type ReadJson, serialise } from './json.ts';
 import type { Life } from './life.ts';
 import type { Provider } from './providers/provider.ts';
 import type { Model, Target } from './snapshot.ts';
@@ -11,6 +11,7 @@ import { GONE, type UpstreamReply } from './upstream.ts';
 /** A request as the guards left it. */
 export interface Outgoing {
   request: ModelRequest;
+  read: ReadJson;
   /** The client's own bytes. */
   bytes: Buffer;
   /** Texts that guards changed, by segment. */
@@ -22,7 +23,7 @@ export interface Outgoing {
  * spelling survive.
  */
 function upstreamBody(
-  { request, bytes, rewritten }: Outgoing,
+  { request, read, bytes, rewritten }: Outgoing,
   name: string | undefined,
   { provider }: Target,
   dialect: Dialect,
@@ -33,7 +34,7 @@ function upstreamBody(
   if (!asksUsage && renamed === undefined && !isRewritten) return bytes;
   const { body } = request;
   if (renamed === undefined && !isRewritten && body.stream_options === undefined) return withUsageOption(bytes);
-  return serialise(body, bytes, (changed: Json) => {
+  return serialise(read, bytes, (changed: Json) => {
     if (isRewritten) dialect.writeSegments(changed, rewritten);
     if (renamed !== undefined) changed.model = renamed;
     if (asksUsage) changed.stream_options = { ...(changed.stream_options as Json | undefined), include_usage: true };

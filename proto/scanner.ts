@@ -163,6 +163,7 @@ class Numbering {
   readonly placeholders: Placeholder[] = [];
   private readonly masks = new Map<string, string>();
   private readonly next = new Map<string, number>();
+  private readonly taken = new Map<string, ReadonlySet<number>>();
   private readonly segments: Segment[];
 
   constructor(segments: Segment[]) {
@@ -182,12 +183,29 @@ class Numbering {
   }
 
   private fresh(template: string): string {
-    for (let number = (this.next.get(template) ?? 0) + 1; ; number += 1) {
-      const mask = template.replace('{n}', String(number));
-      if (this.segments.some((segment) => segment.text.includes(mask))) continue;
-      this.next.set(template, number);
-      return mask;
+    const taken = this.takenOf(template);
+    let number = (this.next.get(template) ?? 0) + 1;
+    while (taken.has(number)) number += 1;
+    this.next.set(template, number);
+    return template.replace('{n}', String(number));
+  }
+
+  /** The numbers of a template that the prompt itself contains: looked for once, however many values there are. */
+  private takenOf(template: string): ReadonlySet<number> {
+    const known = this.taken.get(template);
+    if (known !== undefined) return known;
+    const taken = new Set<number>();
+    const [before = '', after = ''] = template.split('{n}');
+    for (const { text } of this.segments) {
+      for (let at = text.indexOf(before); at !== -1; at = text.indexOf(before, at + 1)) {
+        const digits = /^\d{1,15}/.exec(text.slice(at + before.length, at + before.length + 16))?.[0];
+        if (digits !== undefined && text.startsWith(after, at + before.length + digits.length))
+          taken.add(Number(digits));
+        if (before === '') break;
+      }
     }
+    this.taken.set(template, taken);
+    return taken;
   }
 }
 

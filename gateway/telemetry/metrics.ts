@@ -39,6 +39,7 @@ export class PluginMetrics {
   private readonly metrics: Metrics;
   private readonly plugin: string;
   private readonly calls = new Map<string, Cell>();
+  private readonly findings = new Map<string, Cell>();
   private readonly times = new Map<Hook, Distribution>();
 
   constructor(metrics: Metrics, plugin: string) {
@@ -64,7 +65,12 @@ export class PluginMetrics {
   }
 
   found(label: string, count: number): void {
-    this.metrics.pluginFindings.cell({ plugin: this.plugin, label }).value += count;
+    let cell = this.findings.get(label);
+    if (cell === undefined) {
+      cell = this.metrics.pluginFindings.cell({ plugin: this.plugin, label });
+      if (this.findings.size < 1_000) this.findings.set(label, cell);
+    }
+    cell.value += count;
   }
 }
 

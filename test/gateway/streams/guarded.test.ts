@@ -277,7 +277,7 @@ test.each([
   ['an audio transcript', (text: string) => ({ audio: { transcript: text } })],
 ])('a text that goes on from event to event in %s is masked where it was split', async (_name, delta) => {
   const pieces = ['Write to ja', 'ne.roe@exa', 'mple.com, ', 'plea', 'se'];
-  upstream.next({ stream: { events: deltaStream([pieces.map(delta)]) } });
+  upstream.next({ stream: { events: deltaStream([pieces.map((piece) => delta(piece))]) } });
   const { rawText, done } = await readStream(gateway, '/pii');
   for (const piece of ['ja"', 'jane', 'roe', 'exa"', 'mple.com']) expect(rawText).not.toContain(piece);
   const shown = [...rawText.matchAll(/"(?:text|transcript)":"([^"]*)"/g)].map(([, text]) => text);
