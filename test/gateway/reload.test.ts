@@ -19,7 +19,11 @@ function labeller(): PluginFactory & { open: number; made: number } {
       const { label } = config as { label: string };
       factory.open += 1;
       factory.made += 1;
-      const replace = (text: string) => text.replaceAll('X', label);
+      let isClosed = false;
+      const replace = (text: string) => {
+        if (isClosed) throw new Error('asked after it was closed');
+        return text.replaceAll('X', label);
+      };
       return {
         describe: () => ({
           contract: 1 as const,
@@ -33,6 +37,7 @@ function labeller(): PluginFactory & { open: number; made: number } {
         }),
         stream: ({ text }: { text: string }) => ({ release: { release: replace(text), hold: '' } }),
         close() {
+          isClosed = true;
           factory.open -= 1;
         },
       };
@@ -65,6 +70,28 @@ test('a request finishes on the config that it began with, the next one has the 
   gate.open();
   expect((await stream.rest()).content).toEqual(['old1 old2 old3']);
   expect(await contentOf(await whole)).toBe('old');
+  await soon(() => factory.open).toBe(1);
+});
+
+test('the end of one old config closes nothing that another old one still uses', async () => {
+  const factory = labeller();
+  await using upstream = await startScriptedUpstream();
+  const gates = [new Gate(), new Gate()];
+  const chunks = textStream('X1 X2', { size: 3 });
+  for (const gate of gates) upstream.next({ stream: { events: [...chunks.slice(0, 2), gate, ...chunks.slice(2)] } });
+  await using gateway = await startGateway(labelled(upstream, 'first'), { factories: [factory] });
+  const first = new SseStream(await ask(gateway, prompt('x', { stream: true })));
+  await first.until(({ content }) => content[0] === 'first1 ');
+  await gateway.reload(labelled(upstream, 'second'));
+  const second = new SseStream(await ask(gateway, prompt('x', { stream: true })));
+  await second.until(({ content }) => content[0] === 'second1 ');
+  await gateway.reload(labelled(upstream, 'third'));
+  expect(factory.open).toBe(3);
+  gates[0]!.open();
+  expect((await first.rest()).content).toEqual(['first1 first2']);
+  await soon(() => factory.open).toBe(2);
+  gates[1]!.open();
+  expect(await second.rest()).toMatchObject({ content: ['second1 second2'], done: true, errors: [] });
   await soon(() => factory.open).toBe(1);
 });
 

@@ -346,6 +346,19 @@ describe('history', () => {
     expect((await sent(history, true, 'fine', 'bad')).status).toBe(403);
   });
 
+  test('a new bad turn that is named is not asked about twice', async () => {
+    let calls = 0;
+    const judge = testPlugin('judge', {
+      request({ segments }) {
+        calls += 1;
+        return { reject: { code: 'bad_words', message: 'No.', segments: [segments.at(-1)!.id] } };
+      },
+    });
+    await using rig = await guarded([judge], { judge: { history: 'mask' } });
+    expect((await ask(rig.gateway, chat('bad', 'bad'))).status).toBe(403);
+    expect(calls).toBe(1);
+  });
+
   test.each(['reject', 'mask', 'skip'])('`%s`: masks always apply, to old turns too', async (history) => {
     expect(await sent(history, true, 'secret', 'secret')).toEqual({ status: 200, turns: ['***', '***'] });
   });
