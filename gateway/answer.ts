@@ -1,26 +1,15 @@
 /** The head of an answer: what is told of the provider's, and what the gateway adds. */
 import { corsHeaders } from './cors.ts';
 import type { Life } from './life.ts';
+import { SHOWN_HEADERS } from './providers/registry.ts';
 import type { Route } from './snapshot.ts';
 import type { UpstreamReply } from './upstream.ts';
 
 /** What makes proxies pass events on as they come. Sources: nginx (X-Accel-Buffering), RFC 9111 (no-transform). */
 const STREAM_HEADERS = ['cache-control', 'no-cache, no-transform', 'x-accel-buffering', 'no'];
 
-/** Headers of the provider that stay here: hop by hop, about its own connection, or about its own limits and cookies. */
-const HIDDEN =
-  /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|content-length|content-encoding|content-type|date|server|via|alt-svc|set-cookie|strict-transport-security|cache-control|x-accel-buffering|access-control-.*|x-request-id|cf-.*|x-envoy-.*|x-wardgate-.*|vary)$/;
-
-/** Verdicts on header names that have been seen: providers send the same few each time. */
-const SEEN = new Map<string, boolean>();
-
-function isShown(name: string): boolean {
-  const seen = SEEN.get(name);
-  if (seen !== undefined) return seen;
-  const shown = !HIDDEN.test(name);
-  if (SEEN.size < 1_000) SEEN.set(name, shown);
-  return shown;
-}
+/** Headers of a provider's answer that its client is told. */
+const SHOWN = ['x-simulated', ...SHOWN_HEADERS];
 
 /** The head of a provider's answer as the client gets it: names and values alternate. */
 export function replyHead(life: Life, reply: UpstreamReply, isStream: boolean): string[] {
@@ -29,9 +18,10 @@ export function replyHead(life: Life, reply: UpstreamReply, isStream: boolean): 
   const type = isStream && typeof own === 'string' ? own : isStream ? 'text/event-stream' : 'application/json';
   const head = ['content-type', type, 'x-request-id', record.facts.id];
   if (isStream) head.push(...STREAM_HEADERS);
-  for (const name in reply.headers) {
+  // What else a provider says of its answer concerns the gateway: its own limits, account, cookies and connection.
+  for (const name of SHOWN) {
     const value = reply.headers[name];
-    if (typeof value === 'string' && isShown(name) && !(name in record.replyHeaders)) head.push(name, value);
+    if (typeof value === 'string') head.push(name, value);
   }
   return withOwn(head, life);
 }

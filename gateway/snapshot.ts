@@ -173,17 +173,18 @@ export class Connections {
 
   /** Compiles a config. Throws a ConfigError when a plugin does not take its own. */
   async snapshot(loaded: LoadedConfig, metrics: Metrics): Promise<Snapshot> {
+    const entries = Object.entries(loaded.config.plugins);
+    // Side by side: each plugin that is down takes up to a second to be known as such.
+    const made = await Promise.allSettled(
+      entries.map(([name, policy]) => this.connection(name, policy, loaded.baseDir)),
+    );
     const mounts: Mount[] = [];
     const problems: string[] = [];
-    for (const [name, policy] of Object.entries(loaded.config.plugins)) {
-      try {
-        mounts.push(
-          mount(name, await this.connection(name, policy, loaded.baseDir), policy, new PluginMetrics(metrics, name)),
-        );
-      } catch (error) {
-        problems.push(...problemsOf(error, name, loaded));
-      }
-    }
+    entries.forEach(([name, policy], i) => {
+      const result = made[i]!;
+      if (result.status === 'rejected') problems.push(...problemsOf(result.reason, name, loaded));
+      else mounts.push(mount(name, result.value, policy, new PluginMetrics(metrics, name)));
+    });
     if (problems.length > 0) throw new ConfigError(loaded.file, problems);
     return new Snapshot(loaded.config, mounts);
   }
@@ -199,17 +200,19 @@ export class Connections {
   }
 
   private async connection(name: string, policy: PluginConfig, baseDir: string): Promise<Connection> {
-    const { at, config, forwardHeaders, window, connections, hooks } = policy;
-    const key = JSON.stringify([name, at, config, forwardHeaders, window, connections, hooks, baseDir]);
-    const known = this.open.get(key);
-    if (known) return known;
+    const { at, config, forwardHeaders, window, connections, hooks, tls, credentials } = policy;
     const options = {
       connections: at.startsWith('grpc') ? connections : undefined,
       hooks,
+      tls,
+      headers: credentials,
       forwardHeaders,
       windowChars: window.size,
       overlapChars: window.overlap,
     };
+    const key = JSON.stringify([name, at, config, options, baseDir]);
+    const known = this.open.get(key);
+    if (known) return known;
     const made = await connect({ name, at, config, baseDir, options, log: this.log }, this.factories);
     this.open.set(key, made);
     return made;

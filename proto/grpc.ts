@@ -7,6 +7,7 @@
  * one call in a batch.
  */
 import { fileURLToPath } from 'node:url';
+import { loadSync, type MethodDefinition, type ServiceDefinition } from '@grpc/proto-loader';
 import protobuf from 'protobufjs';
 import { type Description, HOOKS, type Hook, type Identity, type RequestFacts } from './contract.ts';
 
@@ -20,7 +21,8 @@ export const MAX_BATCH = 1024 * 1024;
 export const UNKNOWN_INSTANCE = 'unknown_instance';
 
 const PACKAGE = 'wardgate.plugin.v1';
-const root = protobuf.loadSync(fileURLToPath(new URL('./plugin.proto', import.meta.url)));
+const PROTO = fileURLToPath(new URL('./plugin.proto', import.meta.url));
+const root = protobuf.loadSync(PROTO);
 const type = (name: string): protobuf.Type => root.lookupType(`${PACKAGE}.${name}`);
 const HOOK_NAMES = Object.keys(HOOKS) as Hook[];
 const VERDICTS = ['allow', 'rewrite', 'reject', 'release'];
@@ -288,11 +290,12 @@ export function readDescribeReply(bytes: Uint8Array): { description: unknown; in
 
 const asItIs = (bytes: Uint8Array): Buffer => bytes as Buffer;
 
-function method(name: string, streams: boolean) {
+type Bytes = MethodDefinition<Uint8Array, Uint8Array>;
+
+/** A method of the service as proto-loader reads it, with the bytes left to this file. */
+function carryingBytes(method: ServiceDefinition[string]): Bytes {
   return {
-    path: `/${PACKAGE}.PluginService/${name}`,
-    requestStream: streams,
-    responseStream: streams,
+    ...(method as Bytes),
     requestSerialize: asItIs,
     requestDeserialize: asItIs,
     responseSerialize: asItIs,
@@ -300,9 +303,11 @@ function method(name: string, streams: boolean) {
   };
 }
 
+const service = loadSync(PROTO)[`${PACKAGE}.PluginService`] as ServiceDefinition;
+
 /** `PluginService` for grpc-js. It carries bytes: both sides read and write them with the functions of this file. */
 export const PLUGIN_SERVICE = {
-  Describe: method('Describe', false),
-  Call: method('Call', false),
-  Session: method('Session', true),
+  Describe: carryingBytes(service.Describe!),
+  Call: carryingBytes(service.Call!),
+  Session: carryingBytes(service.Session!),
 };

@@ -125,7 +125,17 @@ const plugin = z.strictObject({
     })
     .prefault({})
     .describe('How a guard without a `stream` hook, such as a webhook, is asked about streams.'),
-  connections: z.number().int().min(1).max(64).default(1),
+  connections: z.number().int().min(1).max(64).default(1).describe('gRPC: how many are kept open.'),
+  credentials: headers.optional().describe('Headers sent with every call, such as the plugin’s own key.'),
+  tls: z
+    .strictObject({
+      ca: z.string().optional().describe('Who may have signed its certificate: a PEM text or a file.'),
+      cert: z.string().optional().describe('The gateway’s own certificate, and its key.'),
+      key: z.string().optional(),
+      serverName: z.string().optional().describe('The name in its certificate, when that is not the host of `at`.'),
+    })
+    .optional()
+    .describe('grpcs, https, webhook: certificates.'),
 });
 
 const cors = z.union([

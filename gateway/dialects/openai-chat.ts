@@ -79,7 +79,8 @@ function requestSegments(body: Json): Segment[] {
   const messages = body.messages as Json[];
   const newest = messages.findLastIndex((message) => message.role === 'user');
   messages.forEach((message, i) => {
-    messageSegments(segments, `/messages/${i}`, message, i < newest);
+    // The system's words are no turn: they stand for the whole chat.
+    messageSegments(segments, `/messages/${i}`, message, i < newest && roleOf(message.role) !== 'system');
   });
   for (const [field, channel] of REQUEST_FIELDS) segments.deep(`/${field}`, body[field], 'system', channel, false);
   return segments.list;

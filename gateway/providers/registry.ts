@@ -7,3 +7,6 @@ import type { Provider } from './provider.ts';
 export function makeProvider(name: string, config: ProviderConfig): Provider {
   return openaiCompatible(name, config);
 }
+
+/** Headers of the vendors' answers that tell a client something of its answer, and nothing of the gateway's account. */
+export const SHOWN_HEADERS: readonly string[] = ['openai-processing-ms', 'openai-version', 'openai-model'];
