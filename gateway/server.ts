@@ -163,7 +163,7 @@ function hasBody(headers: Exchange['headers']): boolean {
 const UNRESERVED = /%(?:2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])/g;
 
 /** The path that rules are matched against: one spelling for each, so that none can be dodged. */
-export function normalisedPath(url: string): string {
+function normalisedPath(url: string): string {
   const query = url.indexOf('?');
   let path = query < 0 ? url : url.slice(0, query);
   // Absolute form (RFC 9112, 3.2.2), as proxies send it.

@@ -9,16 +9,9 @@ import { credentials } from '@grpc/grpc-js';
 import type { CallOptions, Description, Hook, StreamInput } from '../../proto/contract.ts';
 import { atMost, Backoff, FIRST_ATTEMPT_MS, REFUSED_AGAIN_MS } from './backoff.ts';
 import { Breaker } from './breaker.ts';
-import {
-  type Connection,
-  type ConnectionState,
-  type Endpoint,
-  EndpointProblem,
-  type HookInput,
-  PluginUnavailable,
-} from './connection.ts';
+import { type Connection, type Endpoint, EndpointProblem, type HookInput, PluginUnavailable } from './connection.ts';
 import { type GrpcTarget, Link, type PendingCall, type Question } from './link.ts';
-import { Refusal, Standing } from './standing.ts';
+import { Refusal, StandingConnection } from './standing.ts';
 import { readTls } from './tls.ts';
 import { askWellFormed } from './wellformed.ts';
 
@@ -49,35 +42,18 @@ function targetOf(endpoint: Endpoint): GrpcTarget {
   };
 }
 
-class GrpcConnection implements Connection {
+class GrpcConnection extends StandingConnection {
   readonly firstAttempt: Promise<unknown>;
-  private readonly standing: Standing;
   private readonly breaker: Breaker;
   private readonly lanes: Lane[] = [];
   private turn = 0;
 
   constructor(endpoint: Endpoint, target: GrpcTarget) {
-    this.standing = new Standing(endpoint);
+    super(endpoint);
     this.breaker = new Breaker(endpoint.options.breaker);
     const count = endpoint.options.connections ?? 1;
     for (let i = 0; i < count; i += 1) this.lanes.push(new Lane(target, (lane) => this.changed(lane)));
     this.firstAttempt = Promise.all(this.lanes.map((lane) => lane.open()));
-  }
-
-  get description(): Description | undefined {
-    return this.standing.description;
-  }
-
-  get state(): ConnectionState {
-    return this.standing.state;
-  }
-
-  get problem(): string | undefined {
-    return this.standing.problem;
-  }
-
-  onDescription(listener: () => void): void {
-    this.standing.onDescription(listener);
   }
 
   ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): Promise<unknown> {

@@ -1,48 +1,29 @@
 /** What the ways over HTTP have in common: the connections, the breaker, and the watch over a plugin that is away. */
-import type { CallOptions, Description, Hook } from '../../proto/contract.ts';
+import type { Description } from '../../proto/contract.ts';
 import { atMost, Backoff, FIRST_ATTEMPT_MS, REFUSED_AGAIN_MS } from './backoff.ts';
 import { Breaker } from './breaker.ts';
-import type { Connection, ConnectionState, Endpoint, HookInput } from './connection.ts';
+import type { Endpoint } from './connection.ts';
 import { type HttpTarget, Poster } from './post.ts';
-import { Refusal, Standing } from './standing.ts';
+import { Refusal, StandingConnection } from './standing.ts';
 
-export abstract class HttpLine implements Connection {
+export abstract class HttpLine extends StandingConnection {
   protected readonly endpoint: Endpoint;
   protected readonly poster: Poster;
-  protected readonly standing: Standing;
   private readonly reviver: Reviver;
   private readonly breaker: Breaker;
 
   constructor(endpoint: Endpoint, target: HttpTarget) {
+    super(endpoint);
     this.endpoint = endpoint;
     this.poster = new Poster(endpoint, target);
-    this.standing = new Standing(endpoint);
     this.breaker = new Breaker(endpoint.options.breaker);
     this.reviver = new Reviver(() => this.attempt());
-  }
-
-  get description(): Description | undefined {
-    return this.standing.description;
-  }
-
-  get state(): ConnectionState {
-    return this.standing.state;
-  }
-
-  get problem(): string | undefined {
-    return this.standing.problem;
-  }
-
-  onDescription(listener: () => void): void {
-    this.standing.onDescription(listener);
   }
 
   /** Tries to reach the plugin, and waits for that for up to one second. */
   start(): Promise<void> {
     return this.reviver.start(FIRST_ATTEMPT_MS);
   }
-
-  abstract ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): unknown | Promise<unknown>;
 
   /** Finds out whether the plugin can be asked, and calls {@link reached} when it can. @throws when it cannot */
   protected abstract reach(): Promise<void>;

@@ -1,9 +1,9 @@
 /** What is known of a plugin elsewhere: its description, and whether it can be reached. Every remote way has one. */
-import type { Description } from '../../proto/contract.ts';
-import type { ConnectionState, Endpoint } from './connection.ts';
+import type { CallOptions, Description, Hook } from '../../proto/contract.ts';
+import type { Connection, ConnectionState, Endpoint, HookInput } from './connection.ts';
 import { sameDescription } from './description.ts';
 
-export class Standing {
+class Standing {
   description: Description | undefined;
   state: ConnectionState = 'down';
   problem: string | undefined = 'it has not been reached yet';
@@ -41,6 +41,34 @@ export class Standing {
     const { name, at, log } = this.endpoint;
     log[level]({ plugin: name, at: withoutUserinfo(at), problem: this.problem }, message);
   }
+}
+
+/** A connection that tells what its standing is. */
+export abstract class StandingConnection implements Connection {
+  protected readonly standing: Standing;
+
+  constructor(endpoint: Endpoint) {
+    this.standing = new Standing(endpoint);
+  }
+
+  get description(): Description | undefined {
+    return this.standing.description;
+  }
+
+  get state(): ConnectionState {
+    return this.standing.state;
+  }
+
+  get problem(): string | undefined {
+    return this.standing.problem;
+  }
+
+  onDescription(listener: () => void): void {
+    this.standing.onDescription(listener);
+  }
+
+  abstract ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): unknown | Promise<unknown>;
+  abstract close(): Promise<void>;
 }
 
 /** An address fit for a log: a password may have been written into it. */

@@ -10,7 +10,7 @@ const FORBIDDEN = /[*+?{]|\\[1-9k]|\(\?[=!<]/;
 const CLASSES = /\[(?:[^\]\\]|\\.)*\]|\\[^1-9k]/g;
 
 /** Whether a pattern may be a gate: ECMAScript with the `u` flag, without quantifiers. */
-export function isGate(pattern: string): boolean {
+function isGate(pattern: string): boolean {
   const outside = pattern.replace(CLASSES, '').replaceAll('(?:', '(');
   return pattern.length <= 2_000 && !FORBIDDEN.test(outside);
 }

@@ -1,6 +1,6 @@
 /** The config of api-key-auth: which keys are known, whose they are, and where clients put them. */
 import { z } from 'zod';
-import { ConfigProblem } from '../../proto/contract.ts';
+import { parseConfig } from '../../proto/config.ts';
 
 /** What a key is made of: visible ASCII without the comma, because a comma in a header value joins two of them. */
 const KEY = /^[\x21-\x2b\x2d-\x7e]+$/;
@@ -70,14 +70,6 @@ function* entryProblems(entry: KeyEntry, prefix = ''): Generator<[keyof KeyEntry
 }
 
 /** Checks a config. @throws ConfigProblem with every problem and its place; none repeats a key. */
-export function parseConfig(config: unknown): Config {
-  const result = CONFIG.safeParse(config ?? {});
-  if (result.success) return result.data;
-  throw new ConfigProblem(
-    result.error.issues.flatMap((issue) => {
-      const path = issue.path as (string | number)[];
-      if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message }];
-      return issue.keys.map((key) => ({ path: [...path, key], message: 'This setting is not known.' }));
-    }),
-  );
+export function readConfig(config: unknown): Config {
+  return parseConfig(CONFIG, config);
 }

@@ -11,14 +11,14 @@ import {
   type Plugin,
   type PluginFactory,
 } from '../../proto/contract.ts';
-import { CONFIG, type Config, type KeyEntry, parseConfig } from './config.ts';
+import { CONFIG, type Config, type KeyEntry, readConfig } from './config.ts';
 
 const NAME = 'api-key-auth';
 
 /** Makes the plugin. @throws ConfigProblem when the config is not its kind or names a key twice */
 export const apiKeyAuth: PluginFactory = {
   name: NAME,
-  create: (config) => new ApiKeyAuth(parseConfig(config)),
+  create: (config) => new ApiKeyAuth(readConfig(config)),
 };
 
 /** A key that is known, and the verdict on it, made once. */

@@ -1,6 +1,6 @@
 /** The config of local-limit, and the limits that it compiles to. */
 import { z } from 'zod';
-import { ConfigProblem } from '../../proto/contract.ts';
+import { parseConfig } from '../../proto/config.ts';
 import type { Rate } from './bucket.ts';
 import { policyOf } from './words.ts';
 
@@ -151,14 +151,6 @@ function* rateProblems(config: LimitConfig): Generator<[keyof LimitConfig | unde
 }
 
 /** Checks a config. @throws ConfigProblem with every problem and its place */
-export function parseConfig(config: unknown): Config {
-  const result = CONFIG.safeParse(config ?? {});
-  if (result.success) return result.data;
-  throw new ConfigProblem(
-    result.error.issues.flatMap((issue) => {
-      const path = issue.path as (string | number)[];
-      if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message }];
-      return issue.keys.map((key) => ({ path: [...path, key], message: 'This setting is not known.' }));
-    }),
-  );
+export function readConfig(config: unknown): Config {
+  return parseConfig(CONFIG, config);
 }

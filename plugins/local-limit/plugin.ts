@@ -14,7 +14,7 @@ import {
 } from '../../proto/contract.ts';
 import { msUntil, take } from './bucket.ts';
 import { Buckets, CROWDED_SWEEP_MS, type Held } from './buckets.ts';
-import { CONFIG, type Config, compileLimit, type Limit, parseConfig } from './config.ts';
+import { CONFIG, type Config, compileLimit, type Limit, readConfig } from './config.ts';
 import { applies, keysOf } from './keys.ts';
 import { rateHeaders, retryHeaders, sentence } from './words.ts';
 
@@ -25,7 +25,7 @@ const CODE = 'rate_limit_exceeded';
 export const localLimit: PluginFactory = {
   name: NAME,
   // The wall clock may be set back or forth, and a bucket must not notice.
-  create: (config) => new LocalLimit(parseConfig(config), () => performance.now()),
+  create: (config) => new LocalLimit(readConfig(config), () => performance.now()),
 };
 
 /** One bucket that a request falls under. */

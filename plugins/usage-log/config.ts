@@ -1,6 +1,6 @@
 /** The config of usage-log. */
 import { z } from 'zod';
-import { ConfigProblem } from '../../proto/contract.ts';
+import { parseConfig } from '../../proto/config.ts';
 
 /** The config of usage-log: where the lines go and what is left out of them. */
 export const CONFIG = z.strictObject({
@@ -17,14 +17,6 @@ export const CONFIG = z.strictObject({
 export type Config = z.infer<typeof CONFIG>;
 
 /** Checks a config. @throws ConfigProblem with every problem and its place */
-export function parseConfig(config: unknown): Config {
-  const result = CONFIG.safeParse(config ?? {});
-  if (result.success) return result.data;
-  throw new ConfigProblem(
-    result.error.issues.flatMap((issue) => {
-      const path = issue.path as (string | number)[];
-      if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message }];
-      return issue.keys.map((key) => ({ path: [...path, key], message: 'This setting is not known.' }));
-    }),
-  );
+export function readConfig(config: unknown): Config {
+  return parseConfig(CONFIG, config);
 }

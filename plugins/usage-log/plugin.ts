@@ -7,7 +7,7 @@ import {
   type Plugin,
   type PluginFactory,
 } from '../../proto/contract.ts';
-import { CONFIG, type Config, parseConfig } from './config.ts';
+import { CONFIG, type Config, readConfig } from './config.ts';
 import { lineOf } from './line.ts';
 import { Sink } from './sink.ts';
 
@@ -16,7 +16,7 @@ const NAME = 'usage-log';
 /** Makes the plugin. @throws ConfigProblem when the config is not its kind or its file cannot be opened */
 export const usageLog: PluginFactory = {
   name: NAME,
-  create: (config) => new UsageLog(parseConfig(config)),
+  create: (config) => new UsageLog(readConfig(config)),
 };
 
 class UsageLog implements Plugin {

@@ -24,6 +24,7 @@ import { echo } from '../contract/echo-plugin.ts';
 import { authorize, limit, prompt } from '../contract/facts.ts';
 import { connectTo, listening } from '../contract/ways.ts';
 import { freePort } from './foreign.ts';
+import { losesNothing } from './forgetful.ts';
 
 type Stream = ServerDuplexStream<Buffer, Buffer>;
 type Unary = ServerUnaryCall<Buffer, Buffer>;
@@ -200,16 +201,7 @@ describe('a plugin over gRPC', () => {
     await service.close();
   });
 
-  test('that has forgotten its config gets it again, and no call is lost', async () => {
-    const service = await servePlugin(echo, { grpc: '127.0.0.1:0' });
-    const connection = await connectTo(service.grpcUrl!, { config: { word: 'rose' } });
-    for (let i = 0; i < 64; i += 1) await (await connectTo(service.grpcUrl!, { config: { word: `w${i}` } })).close();
-    expect(await connection.ask('request', prompt('a rose'))).toMatchObject({
-      rewrite: { segments: [{ text: 'a <W>' }] },
-    });
-    await connection.close();
-    await service.close();
-  });
+  test('that has forgotten its config gets it again, and no call is lost', () => losesNothing({ grpc: '127.0.0.1:0' }));
 
   test('that says that it is not serving is down, and up again when it says so', async () => {
     const server = await raw(answerAll);

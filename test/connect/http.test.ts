@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { servePlugin } from '../../plugins/serve.ts';
 import { echo } from '../contract/echo-plugin.ts';
-import { authorize, limit, prompt } from '../contract/facts.ts';
+import { authorize, limit } from '../contract/facts.ts';
 import { connectTo } from '../contract/ways.ts';
 import { type Asked, httpServer } from './foreign.ts';
+import { losesNothing } from './forgetful.ts';
 
 const DESCRIPTION = { contract: 1, name: 'ten-lines', version: '1', hooks: ['limit'], rewrites: false };
 
@@ -78,16 +79,7 @@ describe('a plugin over HTTP', () => {
     await connection.close();
   });
 
-  test('that has forgotten its config gets it again, and no call is lost', async () => {
-    const service = await servePlugin(echo, { http: '127.0.0.1:0' });
-    const connection = await connectTo(service.httpUrl!, { config: { word: 'rose' } });
-    for (let i = 0; i < 64; i += 1) await (await connectTo(service.httpUrl!, { config: { word: `w${i}` } })).close();
-    expect(await connection.ask('request', prompt('a rose'))).toMatchObject({
-      rewrite: { segments: [{ text: 'a <W>' }] },
-    });
-    await connection.close();
-    await service.close();
-  });
+  test('that has forgotten its config gets it again, and no call is lost', () => losesNothing({ http: '127.0.0.1:0' }));
 
   test('that has failed too often is left alone, and asked again when it is back', async () => {
     let broken = false;

@@ -41,7 +41,7 @@ export const WAYS: Record<string, Way> = {
   },
 };
 
-export function endpoint(at: string, more: Partial<Endpoint> = {}): Endpoint {
+function endpoint(at: string, more: Partial<Endpoint> = {}): Endpoint {
   const log = { info: () => {}, warn: () => {} };
   return { name: 'it', at, config: undefined, baseDir: import.meta.dirname, options: {}, log, ...more };
 }

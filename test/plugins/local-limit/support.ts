@@ -1,5 +1,5 @@
 import { expect } from 'vitest';
-import { parseConfig } from '../../../plugins/local-limit/config.ts';
+import { readConfig } from '../../../plugins/local-limit/config.ts';
 import { LocalLimit } from '../../../plugins/local-limit/plugin.ts';
 import type {
   Allow,
@@ -18,7 +18,7 @@ export class Bench {
   readonly plugin: LocalLimit;
 
   constructor(config: unknown) {
-    this.plugin = new LocalLimit(parseConfig(config), () => this.now);
+    this.plugin = new LocalLimit(readConfig(config), () => this.now);
   }
 
   ask(facts: Partial<RequestFacts> = {}, estimatedInputTokens = 10, maxOutputTokens?: number): AllowOrReject {
@@ -60,7 +60,7 @@ export class Bench {
   }
 }
 
-export function factsOf(facts: Partial<RequestFacts>): RequestFacts {
+function factsOf(facts: Partial<RequestFacts>): RequestFacts {
   return { id: 'r1', method: 'POST', path: '/v1/chat/completions', route: '/', model: 'gpt-4o', ...facts };
 }
 
