@@ -71,7 +71,10 @@ async function startWardgate(given: Surroundings, name: string, plugins: () => o
     routes: { '/': { plugins: Object.keys(mounted) } },
   };
   writeFileSync(file, JSON.stringify(config)); // JSON is YAML.
-  const gateway = node(['--max-semi-space-size=8', 'gateway/main.ts', '--config', file], join(given.folder, `${name}.log`));
+  const gateway = node(
+    ['--max-semi-space-size=8', 'gateway/main.ts', '--config', file],
+    join(given.folder, `${name}.log`),
+  );
   await answering(gateway, `http://127.0.0.1:${port}/health`);
   return { port, headers: { authorization: `Bearer ${KEY}` }, processes: [gateway], ...WARDGATE };
 }
@@ -103,7 +106,12 @@ export async function servePlugin(
 function node([script, ...args]: string[], log: string): Held {
   const command: Command = {
     program: process.execPath,
-    args: [join(ROOT, script!), ...args.map((arg) => (arg.startsWith('./') ? join(ROOT, arg) : arg))],
+    // As `npm start` does.
+    args: [
+      '--max-semi-space-size=8',
+      join(ROOT, script!),
+      ...args.map((arg) => (arg.startsWith('./') ? join(ROOT, arg) : arg)),
+    ],
     env: { NODE_ENV: 'production' },
   };
   return Held.start(command, log);
