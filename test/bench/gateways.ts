@@ -71,10 +71,7 @@ async function startWardgate(given: Surroundings, name: string, plugins: () => o
     routes: { '/': { plugins: Object.keys(mounted) } },
   };
   writeFileSync(file, JSON.stringify(config)); // JSON is YAML.
-  const gateway = node(
-    ['--max-semi-space-size=8', 'gateway/main.ts', '--config', file],
-    join(given.folder, `${name}.log`),
-  );
+  const gateway = node(['gateway/main.ts', '--config', file], join(given.folder, `${name}.log`));
   await answering(gateway, `http://127.0.0.1:${port}/health`);
   return { port, headers: { authorization: `Bearer ${KEY}` }, processes: [gateway], ...WARDGATE };
 }
