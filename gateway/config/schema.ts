@@ -10,8 +10,11 @@ import { llmForm } from './llm-form.ts';
 const duration = z
   .string()
   .regex(/^\d+(\.\d+)?(ms|s|m|h)$/, 'must be a duration such as 50ms, 30s or 1m')
-  .transform((text) => Number.parseFloat(text) * UNITS[text.replace(/[\d.]/g, '') as keyof typeof UNITS]);
+  .transform((text) => Number.parseFloat(text) * UNITS[text.replace(/[\d.]/g, '') as keyof typeof UNITS])
+  .refine((ms) => ms <= LONGEST, 'must be 24 days (576h) at most');
 const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+/** A timer that is set for longer than 2³¹ − 1 ms goes off at once. */
+const LONGEST = 576 * UNITS.h;
 
 /** `64KiB`, `32MiB` or a number of bytes → bytes. */
 const size = z
@@ -26,9 +29,24 @@ const size = z
   );
 const SIZES = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
-const address = z.string().regex(/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5}$/, 'must be HOST:PORT, such as 127.0.0.1:3000');
+const address = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5}$/, 'must be HOST:PORT, such as 127.0.0.1:3000')
+  .refine((text) => !(Number(text.slice(text.lastIndexOf(':') + 1)) > 65_535), 'has a port above 65535');
 const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/, 'must be letters, digits, `.`, `_` and `-`');
-const headers = z.record(z.string(), z.string());
+
+/** What HTTP can carry (RFC 9110, 5.5): a key with a line break from its file would fail every request. */
+const headerValue = z
+  .string()
+  .refine((text) => /^[\t\x20-\x7e\x80-\xff]*$/.test(text), 'must be a header’s value: no line breaks, no “”’…');
+const headerName = z
+  .string()
+  .refine((text) => /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(text), 'is not the name of a header')
+  .refine(
+    (text) => !/^(?:connection|content-length|expect|keep-alive|transfer-encoding|upgrade)$/i.test(text),
+    'is for the gateway to say',
+  );
+const headers = z.record(headerName, headerValue);
 
 const provider = z
   .strictObject({
@@ -39,7 +57,7 @@ const provider = z
       .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
       .optional()
       .describe('Up to and including `/v1`.'),
-    key: z.string().optional().describe('The provider’s key. The client’s own credential never goes upstream.'),
+    key: headerValue.optional().describe('The provider’s key. The client’s own credential never goes upstream.'),
     headers: headers.optional().describe('Sent with every call.'),
     streamUsage: z.boolean().default(true).describe('Ask for the usage of streams (`stream_options.include_usage`).'),
     timeouts: z
@@ -108,7 +126,7 @@ const plugin = z.strictObject({
     .strictObject({
       status: z.number().int().min(400).max(599).optional(),
       body: z.string().max(65_536).optional(),
-      contentType: z.string().optional(),
+      contentType: headerValue.optional(),
     })
     .optional()
     .describe('Answer its rejections with this status and body.'),
@@ -157,7 +175,7 @@ const route = z.strictObject({
     .default('required')
     .describe('With an authenticator mounted: may a stranger pass?'),
   cors: cors.default(false),
-  context: headers.optional().describe('Constants for its plugins.'),
+  context: z.record(z.string(), z.string()).optional().describe('Constants for its plugins.'),
   upstreamHeaders: headers.optional().describe('Added to what goes upstream.'),
 });
 

@@ -63,6 +63,34 @@ routes:
     ]);
   });
 
+  test('are found where a setting could only fail later: at the first request, or when a timer runs over', async () => {
+    const text = `listen: 127.0.0.1:70000
+drain: 720h
+providers:
+  up:
+    kind: openai
+    key: "secret\\n"
+    headers: { "x y": a, Transfer-Encoding: chunked, x-team: "a’b" }
+models: { m: up }
+plugins:
+  p: { at: local:p, deadline: 577h, rejection: { contentType: "text/plain\\nx: y" } }
+routes:
+  /: { context: { "a b": "any\\ntext’s fine" }, upstreamHeaders: { x-team: "a\\0" } }
+`;
+    const value = 'must be a header’s value: no line breaks, no “”’…';
+    expect(await problems(text)).toEqual([
+      'line 1: listen: has a port above 65535',
+      'line 2: drain: must be 24 days (576h) at most',
+      `line 6: providers.up.key: ${value}`,
+      'line 7: providers.up.headers.x y: is not the name of a header',
+      'line 7: providers.up.headers.Transfer-Encoding: is for the gateway to say',
+      `line 7: providers.up.headers.x-team: ${value}`,
+      'line 10: plugins.p.deadline: must be 24 days (576h) at most',
+      `line 10: plugins.p.rejection.contentType: ${value}`,
+      `line 12: routes./.upstreamHeaders.x-team: ${value}`,
+    ]);
+  });
+
   test('name what is known where a name is not', async () => {
     const text = `providers: { up: { kind: openai, key: k }, other: { kind: groq, key: k } }
 models:
@@ -216,8 +244,9 @@ describe('the environment', () => {
     'true',
     '\u0000\u2028',
   ])('a secret such as %j cannot change the structure', async (secret) => {
-    const config = await load(withKey('"${KEY}"'), { KEY: secret, OTHER: 'expanded twice' });
-    expect(config.providers).toMatchObject({ up: { key: secret } });
+    const text = LEAST.replace('m: up', 'm: { provider: up, model: "${KEY}" }');
+    const config = await load(text, { KEY: secret, OTHER: 'expanded twice' });
+    expect(config.models).toEqual({ m: { provider: 'up', model: secret } });
     expect(Object.keys(config.providers)).toEqual(['up']);
     expect(config.listen).toBe('127.0.0.1:3000');
   });
