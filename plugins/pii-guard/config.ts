@@ -27,8 +27,9 @@ function plain(name: string): string {
 }
 
 const ruleName = z.string().transform((name, context): RuleName => {
-  const known = ALIASES[plain(name)];
-  if (known !== undefined) return known;
+  const spelling = plain(name);
+  // Every object has a `constructor`, too.
+  if (Object.hasOwn(ALIASES, spelling)) return ALIASES[spelling]!;
   context.addIssue({ code: 'custom', message: `There is no rule "${name}". Rules are: ${RULE_NAMES.join(', ')}.` });
   return z.NEVER;
 });

@@ -204,6 +204,10 @@ describe('a config that is wrong', () => {
       { rules: ['emial'] },
       [expect.stringMatching(/^rules\.0: There is no rule "emial"\. Rules are: .*email/) as unknown as string],
     ],
+    [
+      { rules: ['constructor'] },
+      [expect.stringMatching(/^rules\.0: There is no rule "constructor"\./) as unknown as string],
+    ],
     [{ rules: ['email', { rule: 'email', acton: 'mask' }] }, ['rules.1: Unrecognized key: "acton"']],
     [{ rules: [{ rule: 'email', lenient: true }] }, ['rules.0.lenient: Only the rule credit-card knows `lenient`.']],
     [
