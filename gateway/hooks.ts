@@ -114,9 +114,13 @@ function judge(question: Question, answer: unknown): Judgement {
 function rewriteProblem(input: HookInput, verdict: Verdict): string | undefined {
   if (!('rewrite' in verdict)) return undefined;
   const { segments } = input as SegmentsInput;
+  const args = new Map(
+    segments.filter(({ channel }) => channel === 'tool-arguments').map(({ id, text }) => [id, text]),
+  );
+  if (args.size === 0) return undefined;
   for (const rewritten of verdict.rewrite.segments) {
-    const before = segments.find((segment) => segment.id === rewritten.id);
-    if (before?.channel !== 'tool-arguments' || !isJson(before.text)) continue;
+    const before = args.get(rewritten.id);
+    if (before === undefined || !isJson(before)) continue;
     rewritten.text = repairJson(rewritten.text);
     if (!isJson(rewritten.text)) return 'rewritten tool arguments are no longer JSON';
   }

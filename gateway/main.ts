@@ -9,7 +9,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { ConfigError, loadConfig } from './config/load.ts';
-import { configJsonSchema } from './config/schema.ts';
+import { address, configJsonSchema } from './config/schema.ts';
 import type { PluginSources } from './connect/connection.ts';
 import { type RunningGateway, run, VERSION } from './run.ts';
 import { Connections } from './snapshot.ts';
@@ -59,12 +59,24 @@ async function main(): Promise<void> {
   if (args.help) return void process.stdout.write(HELP);
   if (args.version) return void process.stdout.write(`${VERSION}\n`);
   if (args.schema) return void process.stdout.write(`${JSON.stringify(configJsonSchema(), null, 2)}\n`);
-  const file = args.config ?? process.env.WARDGATE_CONFIG ?? DEFAULT_CONFIG;
+  const file = args.config ?? (process.env.WARDGATE_CONFIG || DEFAULT_CONFIG);
   if (args.check) return check(file);
   await start(file, args);
 }
 
 function readArguments(): Arguments {
+  const args = parsedArguments();
+  checkAddress('--listen', args.listen);
+  if (args.metrics !== 'off') checkAddress('--metrics', args.metrics);
+  return args;
+}
+
+function checkAddress(option: string, value: string | undefined): void {
+  const problem = value === undefined ? undefined : address.safeParse(value).error?.issues[0]?.message;
+  if (problem !== undefined) throw new UsageError(`${option} ${problem}.\nSee --help.`);
+}
+
+function parsedArguments(): Arguments {
   try {
     return parseArgs({
       options: {

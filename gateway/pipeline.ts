@@ -40,7 +40,7 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
     await live({ gateway, snapshot, route, path, exchange, record, dialect: chatDialect(path) ?? DEFAULT_DIALECT });
   } catch (error) {
     if (error === GONE || exchange.gone) record.outcome = 'aborted';
-    else refuse({ exchange, record, route, snapshot }, asGatewayError(error));
+    else refuseSafely({ exchange, record, route, snapshot }, asGatewayError(error), gateway);
   } finally {
     gateway.metrics.openRequests.value -= 1;
     const observed = settled({ record, route, gateway, snapshot });
@@ -259,11 +259,21 @@ async function relay(
 
 // --- The ends -------------------------------------------------------------------------------------------------------
 
+/** An answer that cannot be written at all must not end the process: the client's connection is cut. */
+function refuseSafely(refused: Refused, error: GatewayError, gateway: Gateway): void {
+  try {
+    refuse(refused, error);
+  } catch (cause) {
+    gateway.log.error({ requestId: refused.record.facts.id, cause: reasonOf(cause) }, 'a refusal could not be written');
+    refused.exchange.destroy();
+  }
+}
+
+/** Who is refused; the route is not always known by then. */
+type Refused = Pick<Life, 'exchange' | 'record' | 'snapshot'> & { route: Route | undefined };
+
 /** The one place where errors and rejections get their shape. */
-function refuse(
-  refused: Pick<Life, 'exchange' | 'record' | 'snapshot'> & { route: Route | undefined },
-  error: GatewayError,
-): void {
+function refuse(refused: Refused, error: GatewayError): void {
   const { exchange, record } = refused;
   const { shape, details } = error;
   record.outcome = error.code in REJECTIONS ? 'rejected' : 'failed';

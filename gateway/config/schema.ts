@@ -29,7 +29,8 @@ const size = z
   );
 const SIZES = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
-const address = z
+/** `HOST:PORT`, as the config and the command line have it. */
+export const address = z
   .string()
   .regex(/^(\[[0-9a-fA-F:.]+\]|[^\s:]+):\d{1,5}$/, 'must be HOST:PORT, such as 127.0.0.1:3000')
   .refine((text) => !(Number(text.slice(text.lastIndexOf(':') + 1)) > 65_535), 'has a port above 65535');

@@ -20,7 +20,8 @@ export interface OpenLog {
 
 /** A log to standard output, one JSON object a line, written in the background. */
 export function openLog(level: string): OpenLog {
-  const destination = pino.destination({ dest: 1, sync: false });
+  // One writer for both, and not pino's own: that one waits for ever when the disk is full.
+  const lines = new LineWriter(1);
   const log = pino(
     {
       level,
@@ -28,20 +29,14 @@ export function openLog(level: string): OpenLog {
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    destination,
+    { write: (line: string) => lines.write(line) },
   );
-  const lines = new LineWriter(1);
+  // A process that crashes still tells why.
+  process.once('exit', () => lines.close());
   return {
     log,
     access: log.isLevelEnabled('info') ? (line) => lines.write(accessText(line)) : () => {},
-    flush() {
-      lines.close();
-      try {
-        destination.flushSync();
-      } catch {
-        // The descriptor is not open yet or already closed: there is nothing left to lose.
-      }
-    },
+    flush: () => lines.close(),
   };
 }
 

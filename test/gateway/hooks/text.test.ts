@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Plugin, PluginFactory, Segment, SegmentsInput, TextVerdict } from '../../../proto/contract.ts';
 import { completion, toolCallCompletion } from '../../support/chunks.ts';
+import { send } from '../../support/client.ts';
 import { Gate } from '../../support/gate.ts';
 import { configFor, startGateway, testPlugin } from '../../support/gateway.ts';
 import { startScriptedUpstream } from '../../support/scripted-upstream.ts';
@@ -499,4 +500,16 @@ describe('the decision trace', () => {
     const response = await ask(rig.gateway);
     expect(response.header('x-wardgate-trace')).toMatch(/^finder\/request=rewrite;ms=[\d.]+;E-MAIL_ADDRESS=2$/);
   });
+});
+
+test('a prompt of many segments is judged in time that grows with their number, not with its square', async () => {
+  const messages = (count: number) =>
+    Array.from({ length: count }, (_, i) => ({ role: 'user', content: `Write to p${i}@example.com.` }));
+  await using upstream = await startScriptedUpstream();
+  upstream.always({ whole: completion('ok') });
+  const plugins = { pii: { at: 'local:pii-guard', config: { rules: ['email'] } } };
+  await using gateway = await startGateway(configFor(upstream.url, { plugins }));
+  const answer = await send(`${gateway.url}/v1/chat/completions`, { body: { model: 'm', messages: messages(40_000) } });
+  expect(answer.status).toBe(200);
+  expect(upstream.requests[0]!.body.includes('@example.com')).toBe(false);
 });
