@@ -112,7 +112,7 @@ function isKnown(keys: Set<string>, spelling: string): boolean {
 }
 
 /** Reads a provider's JSON; `undefined` when it is none. */
-export function parseJson(bytes: Buffer): unknown {
+export function parseJson(bytes: Buffer | string): unknown {
   try {
     return JSON.parse(bytes.toString('utf8'));
   } catch {

@@ -119,7 +119,16 @@ async function start(file: string, args: Arguments): Promise<void> {
   const loaded = await loadConfig(file, environment);
   const { log, access, flush } = openLog(loaded.config.log.level);
   const metrics = args.metrics === 'off' ? false : args.metrics;
-  const running = await run({ file, environment, factories: PLUGINS, log, access, listen: args.listen, metrics });
+  const running = await run({
+    file,
+    loaded,
+    environment,
+    factories: PLUGINS,
+    log,
+    access,
+    listen: args.listen,
+    metrics,
+  });
   process.stderr.write(banner(running, file, simulator !== undefined));
   process.on('SIGHUP', () => void running.reload());
   let isStopping = false;

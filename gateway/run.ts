@@ -20,6 +20,8 @@ export const VERSION = '0.1.0';
 
 export interface RunOptions {
   file: string;
+  /** The file as it was read already, when it was. */
+  loaded?: LoadedConfig;
   environment: Record<string, string | undefined>;
   /** Plugins that may run in process, by name. */
   factories: PluginSources;
@@ -47,7 +49,7 @@ export interface RunningGateway {
 /** Starts a gateway. Throws a ConfigError, or an Error that says what to do when an address is taken. */
 export async function run(options: RunOptions): Promise<RunningGateway> {
   const { file, environment, factories, log } = options;
-  const loaded = await loadConfig(file, environment);
+  const loaded = options.loaded ?? (await loadConfig(file, environment));
   const metrics = new Metrics(loaded.config.metricNames, VERSION);
   const connections = new Connections(factories, log);
   const access = options.access ?? ((line: object) => log.info(line, 'request'));

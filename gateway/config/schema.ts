@@ -3,6 +3,7 @@
  * generated from it), and the types that the gateway works with.
  */
 import { z } from 'zod';
+import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
 import { PRESETS } from '../providers/presets.ts';
 import { llmForm } from './llm-form.ts';
 
@@ -126,7 +127,7 @@ const plugin = z.strictObject({
   rejection: z
     .strictObject({
       status: z.number().int().min(400).max(599).optional(),
-      body: z.string().max(65_536).optional(),
+      body: z.string().max(MAX_REJECT_BODY).optional(),
       contentType: headerValue.optional(),
     })
     .optional()

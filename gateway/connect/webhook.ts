@@ -20,6 +20,7 @@ import {
   type TextVerdict,
 } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
+import { isJsonObject, parseJson } from '../json.ts';
 import { DESCRIBE_MS } from './backoff.ts';
 import { type Connection, type Endpoint, EndpointProblem, type HookInput, PluginFault } from './connection.ts';
 import { HttpLine } from './line.ts';
@@ -183,11 +184,11 @@ function commonTail(one: string, other: string, most: number): string {
 
 /** @throws {@link PluginFault} when the reply is none of Pass, Mask and Reject */
 function actionIn(reply: unknown, side: Side, sent: number): Action {
-  const action = isObject(reply) ? reply.action : undefined;
-  if (!isObject(action)) throw malformed('it has no `action`');
+  const action = isJsonObject(reply) ? reply.action : undefined;
+  if (!isJsonObject(action)) throw malformed('it has no `action`');
   const { body } = action;
   if (typeof body === 'string') return { reject: rejection(body, action.status_code) };
-  if (isObject(body)) return { masked: maskedIn(body, side, sent) };
+  if (isJsonObject(body)) return { masked: maskedIn(body, side, sent) };
   if ('body' in action) throw malformed('its `body` is neither a text nor an object');
   // Any other field means that something else was meant: only what is plainly a pass lets a text through.
   if (Object.keys(action).some((key) => key !== 'reason')) throw malformed('it has no `body`, yet is no pass');
@@ -202,7 +203,7 @@ function rejection(given: string, statusCode: unknown): Reject {
     message: 'A guardrail refused this text. Please rephrase it.',
     status: sound ? (statusCode as number) : REJECTED,
     body,
-    contentType: isJsonObject(body) ? 'application/json' : 'text/plain; charset=utf-8',
+    contentType: isJsonObject(parseJson(body)) ? 'application/json' : 'text/plain; charset=utf-8',
   };
 }
 
@@ -211,24 +212,12 @@ function maskedIn(body: Record<string, unknown>, side: Side, sent: number): stri
   if (!Array.isArray(list)) throw malformed(`its mask has no ${side === 'request' ? '`messages`' : '`choices`'}`);
   if (list.length !== sent) throw malformed('its mask has another number of texts than it was sent');
   return list.map((item: unknown) => {
-    const message = side === 'request' ? item : isObject(item) ? item.message : undefined;
-    if (!isObject(message) || typeof message.content !== 'string') throw malformed('a masked text is missing');
+    const message = side === 'request' ? item : isJsonObject(item) ? item.message : undefined;
+    if (!isJsonObject(message) || typeof message.content !== 'string') throw malformed('a masked text is missing');
     return message.content;
   });
 }
 
 function malformed(what: string): PluginFault {
   return new PluginFault('bad_answer', `the webhook's reply cannot be read: ${what}`);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function isJsonObject(text: string): boolean {
-  try {
-    return isObject(JSON.parse(text));
-  } catch {
-    return false;
-  }
 }

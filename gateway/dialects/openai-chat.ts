@@ -5,6 +5,7 @@
  */
 import type { Channel, Role, Segment, Usage } from '../../proto/contract.ts';
 import { type ErrorShape, GatewayError } from '../errors.ts';
+import { isJsonObject, parseJson } from '../json.ts';
 import type { Dialect, EventPart, Json, ModelRequest, ReplyFacts, StreamEvent } from './dialect.ts';
 
 export const openaiChat: Dialect = {
@@ -34,7 +35,7 @@ function readRequest(body: Json): ModelRequest {
   const { model, messages, stream } = body;
   if (model !== undefined && typeof model !== 'string') throw invalid('model', 'must be a string');
   if (!Array.isArray(messages)) throw invalid('messages', 'is missing or not a list');
-  if (!messages.every(isObject)) throw invalid('messages', 'must be a list of objects');
+  if (!messages.every(isJsonObject)) throw invalid('messages', 'must be a list of objects');
   if (stream !== undefined && stream !== null && typeof stream !== 'boolean')
     throw invalid('stream', 'must be true or false');
   const maxTokens = body.max_completion_tokens ?? body.max_tokens;
@@ -42,7 +43,7 @@ function readRequest(body: Json): ModelRequest {
     body,
     model,
     stream: stream === true,
-    wantsUsage: isObject(body.stream_options) && body.stream_options.include_usage === true,
+    wantsUsage: isJsonObject(body.stream_options) && body.stream_options.include_usage === true,
     choices: typeof body.n === 'number' && body.n > 1 ? Math.floor(body.n) : 1,
     maxOutputTokens: typeof maxTokens === 'number' && maxTokens >= 0 ? maxTokens : undefined,
   };
@@ -67,7 +68,7 @@ class Segments {
   deep(path: string, value: unknown, role: Role, channel: Channel, old: boolean): void {
     if (typeof value === 'string') this.add(path, value, role, channel, old);
     else if (Array.isArray(value)) value.forEach((item, i) => this.deep(`${path}/${i}`, item, role, channel, old));
-    else if (isObject(value)) {
+    else if (isJsonObject(value)) {
       for (const [key, item] of Object.entries(value))
         this.deep(`${path}/${escapePointer(key)}`, item, role, channel, old);
     }
@@ -107,10 +108,11 @@ function messageSegments(segments: Segments, path: string, message: Json, old: b
       toolCallSegments(segments, `${path}/tool_calls/${i}`, call, role, old);
     });
   }
-  if (isObject(message.function_call)) {
+  if (isJsonObject(message.function_call)) {
     segments.add(`${path}/function_call/arguments`, message.function_call.arguments, role, 'tool-arguments', old);
   }
-  if (isObject(message.audio)) segments.add(`${path}/audio/transcript`, message.audio.transcript, role, 'text', old);
+  if (isJsonObject(message.audio))
+    segments.add(`${path}/audio/transcript`, message.audio.transcript, role, 'text', old);
   if (Array.isArray(message.annotations)) segments.deep(`${path}/annotations`, message.annotations, role, 'text', old);
 }
 
@@ -127,12 +129,12 @@ function contentSegments(
   }
   content.forEach((part: unknown, i) => {
     const at = `${path}/${i}`;
-    if (!isObject(part)) segments.deep(at, part, role, channel, old);
-    else if (part.type === 'image_url' && isObject(part.image_url))
+    if (!isJsonObject(part)) segments.deep(at, part, role, channel, old);
+    else if (part.type === 'image_url' && isJsonObject(part.image_url))
       media(segments, `${at}/image_url/url`, part.image_url.url, place);
-    else if (part.type === 'input_audio' && isObject(part.input_audio)) {
+    else if (part.type === 'input_audio' && isJsonObject(part.input_audio)) {
       media(segments, `${at}/input_audio/data`, part.input_audio.data, place, `audio/${part.input_audio.format}`);
-    } else if (part.type === 'file' && isObject(part.file)) {
+    } else if (part.type === 'file' && isJsonObject(part.file)) {
       segments.add(`${at}/file/filename`, part.file.filename, role, channel, old);
       media(segments, `${at}/file/file_data`, part.file.file_data, place);
     } else {
@@ -163,13 +165,13 @@ function media(
 }
 
 function toolCallSegments(segments: Segments, path: string, call: unknown, role: Role, old: boolean): void {
-  if (!isObject(call)) return;
-  if (isObject(call.function)) {
+  if (!isJsonObject(call)) return;
+  if (isJsonObject(call.function)) {
     const { arguments: args } = call.function;
     // Some servers send an object where a string belongs.
-    segments.deep(`${path}/function/arguments`, args, role, isObject(args) ? 'text' : 'tool-arguments', old);
+    segments.deep(`${path}/function/arguments`, args, role, isJsonObject(args) ? 'text' : 'tool-arguments', old);
   }
-  if (isObject(call.custom)) segments.add(`${path}/custom/input`, call.custom.input, role, 'text', old);
+  if (isJsonObject(call.custom)) segments.add(`${path}/custom/input`, call.custom.input, role, 'text', old);
 }
 
 const ROLES: Record<string, Role> = {
@@ -191,7 +193,7 @@ function replySegments(body: Json): Segment[] {
   const segments = new Segments();
   if (!Array.isArray(body.choices)) return segments.list;
   body.choices.forEach((choice: unknown, i) => {
-    if (isObject(choice) && isObject(choice.message)) {
+    if (isJsonObject(choice) && isJsonObject(choice.message)) {
       messageSegments(segments, `/choices/${i}/message`, { role: 'assistant', ...choice.message }, false);
     }
   });
@@ -217,24 +219,19 @@ function objectAt(json: string, from: number): Json | undefined {
     if (char === 0x7b) depth += 1;
     else if (char === 0x7d) depth -= 1;
     else if (depth === 0 && char !== 0x20) return undefined;
-    if (depth === 0 && char === 0x7d) return parsedObject(json.slice(from, i + 1));
+    if (depth === 0 && char === 0x7d) {
+      const value = parseJson(json.slice(from, i + 1));
+      return isJsonObject(value) ? value : undefined;
+    }
   }
   return undefined;
-}
-
-function parsedObject(json: string): Json | undefined {
-  try {
-    return JSON.parse(json) as Json;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Besides the text itself, its copies go: log probabilities repeat every token. */
 function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
   for (const [path, value] of rewritten) writePointer(body, path, value);
   if (rewritten.size === 0 || !Array.isArray(body.choices)) return;
-  for (const choice of body.choices) if (isObject(choice) && choice.logprobs) choice.logprobs = null;
+  for (const choice of body.choices) if (isJsonObject(choice) && choice.logprobs) choice.logprobs = null;
 }
 
 function writePointer(body: Json, pointer: string, value: string): void {
@@ -246,11 +243,11 @@ function writePointer(body: Json, pointer: string, value: string): void {
 }
 
 function readUsage(usage: unknown): Usage | undefined {
-  if (!isObject(usage)) return undefined;
+  if (!isJsonObject(usage)) return undefined;
   const { prompt_tokens: input, completion_tokens: output } = usage;
   if (typeof input !== 'number' && typeof output !== 'number') return undefined;
-  const cached = isObject(usage.prompt_tokens_details) ? usage.prompt_tokens_details.cached_tokens : undefined;
-  const reasoning = isObject(usage.completion_tokens_details)
+  const cached = isJsonObject(usage.prompt_tokens_details) ? usage.prompt_tokens_details.cached_tokens : undefined;
+  const reasoning = isJsonObject(usage.completion_tokens_details)
     ? usage.completion_tokens_details.reasoning_tokens
     : undefined;
   return {
@@ -287,16 +284,16 @@ function readEvent(data: string): StreamEvent {
     return event;
   }
   const body: unknown = JSON.parse(data);
-  if (!isObject(body)) throw new SyntaxError('an event must be an object');
+  if (!isJsonObject(body)) throw new SyntaxError('an event must be an object');
   event.body = body;
   event.model = text(body.model);
-  if (body.error) event.error = isObject(body.error) ? String(body.error.message ?? 'error') : String(body.error);
+  if (body.error) event.error = isJsonObject(body.error) ? String(body.error.message ?? 'error') : String(body.error);
   if (body.usage) event.usage = readUsage(body.usage);
   const { choices } = body;
   if (!Array.isArray(choices)) return event;
   event.usageOnly = choices.length === 0 && event.usage !== undefined;
   event.bare = choices.length > 0 && !body.usage;
-  for (const choice of choices) if (isObject(choice)) readChoice(event, choice);
+  for (const choice of choices) if (isJsonObject(choice)) readChoice(event, choice);
   return event;
 }
 
@@ -309,7 +306,7 @@ function readChoice(event: StreamEvent, choice: Json): void {
   }
   const { delta } = choice;
   readBeside(event, choice, index);
-  if (isObject(delta)) for (const key in delta) readDelta(event, choice, delta, key, index);
+  if (isJsonObject(delta)) for (const key in delta) readDelta(event, choice, delta, key, index);
   // Log probabilities repeat the text; beside text that is not there they would tell it unseen.
   if (choice.logprobs && !event.parts.some(({ channel, text: own }) => own !== '' && channel.startsWith(`${index}/`))) {
     choice.logprobs = null;
@@ -321,7 +318,7 @@ function readChoice(event: StreamEvent, choice: Json): void {
 function readBeside(event: StreamEvent, choice: Json, index: number): void {
   if ('message' in choice) {
     event.bare = false;
-    if (isObject(choice.delta)) {
+    if (isJsonObject(choice.delta)) {
       // It repeats what the deltas say, a prefix more each time: nothing could be held back in it.
       delete choice.message;
       event.isTrimmed = true;
@@ -348,7 +345,7 @@ function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, i
     value.forEach((call, i) => {
       readToolCall(event, choice, call, `${index}/tool-arguments/`, i);
     });
-  } else if (key === 'function_call' && isObject(value)) {
+  } else if (key === 'function_call' && isJsonObject(value)) {
     event.bare &&= value.name === undefined;
     addPart(event, choice, value, 'arguments', `${index}/tool-arguments/function`);
   } else {
@@ -397,14 +394,14 @@ function readUnknown(event: StreamEvent, { choice, holder, key, index, path }: U
 }
 
 function readToolCall(event: StreamEvent, choice: Json, call: unknown, channel: string, position: number): void {
-  if (!isObject(call)) return;
+  if (!isJsonObject(call)) return;
   event.bare &&= call.id === undefined && call.type === undefined;
   const index = typeof call.index === 'number' ? call.index : position;
-  if (isObject(call.function)) {
+  if (isJsonObject(call.function)) {
     const { name, arguments: args } = call.function;
-    event.bare &&= name === undefined && !isObject(args);
+    event.bare &&= name === undefined && !isJsonObject(args);
     // Some servers send an object where a string belongs.
-    if (isObject(args)) {
+    if (isJsonObject(args)) {
       const at = {
         choice,
         holder: call.function,
@@ -415,7 +412,7 @@ function readToolCall(event: StreamEvent, choice: Json, call: unknown, channel: 
       readUnknown(event, at);
     } else addPart(event, choice, call.function, 'arguments', channel + index);
   }
-  if (isObject(call.custom)) addPart(event, choice, call.custom, 'input', `${channel}${index}/custom`);
+  if (isJsonObject(call.custom)) addPart(event, choice, call.custom, 'input', `${channel}${index}/custom`);
 }
 
 function addPart(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string): void {
@@ -481,10 +478,6 @@ function errorBody({ message, type, code, param }: ErrorShape): string {
 }
 
 // --- JSON ---------------------------------------------------------------------------------------------------------
-
-function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
 
 function text(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
