@@ -42,6 +42,7 @@ export function withOwn(
   { record, route, exchange, snapshot }: Pick<Life, 'record' | 'exchange' | 'snapshot'> & { route: Route | undefined },
 ): string[] {
   for (const name in record.replyHeaders) head.push(name, record.replyHeaders[name]!);
+  for (const cookie of record.replyCookies) head.push('set-cookie', cookie);
   if (snapshot.config.trace.header && record.trace.length > 0) head.push('x-wardgate-trace', record.traceLine);
   if (route?.cors !== undefined) head.push(...corsHeaders(route.cors, exchange));
   return head;

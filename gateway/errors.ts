@@ -57,6 +57,8 @@ export interface ErrorDetails {
   /** Replaces the table's type: a provider's own. */
   type?: string;
   headers?: Record<string, string>;
+  /** Whole values of `set-cookie`. */
+  cookies?: string[];
   /** Sent as it is in place of the dialect's error body. */
   body?: string | Buffer;
   contentType?: string;

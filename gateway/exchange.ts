@@ -6,6 +6,8 @@ export interface Exchange {
   readonly method: string;
   /** Normalised: percent-escapes of unreserved characters decoded, `//`, `.` and `..` resolved. */
   readonly path: string;
+  /** What stands after the `?`, as it was sent. */
+  readonly query: string;
   /** Names in lower case; a repeated header is joined with `, `. */
   readonly headers: Readonly<Record<string, string | undefined>>;
   /** `performance.now()` when the head had been read. */

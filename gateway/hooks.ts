@@ -6,9 +6,11 @@
  * honour: each is a fault, and a fault rejects unless the config says `onFault: allow`.
  */
 import type {
+  Action,
   AllowOrReject,
   AuthenticateInput,
   AuthorizeInput,
+  EndpointInput,
   Finding,
   HistoryPolicy,
   Hook,
@@ -18,6 +20,7 @@ import type {
   Placeholder,
   Reject,
   RequestFacts,
+  Respond,
   Segment,
   SegmentsInput,
   StreamInput,
@@ -26,11 +29,18 @@ import type {
 import { kindOf, verdictProblem } from '../proto/verdict.ts';
 import { PluginFault } from './connect/connection.ts';
 import { ERRORS, GatewayError } from './errors.ts';
-import { answers, type Mount } from './mount.ts';
+import { answers, decides, type Mount, shownBody } from './mount.ts';
 import { repairJson } from './stream/json-text.ts';
 import type { RequestRecord } from './telemetry/record.ts';
 
-export type HookInput = AuthenticateInput | AuthorizeInput | LimitInput | SegmentsInput | StreamInput | ObserveInput;
+export type HookInput =
+  | AuthenticateInput
+  | AuthorizeInput
+  | LimitInput
+  | SegmentsInput
+  | StreamInput
+  | ObserveInput
+  | EndpointInput;
 
 /** A verdict to obey, or `undefined`: in shadow, or a fault that the config forgives. */
 export type Judgement = Verdict | undefined;
@@ -152,17 +162,23 @@ function unavailable(name: string): string {
 // --- The hooks of a route ---------------------------------------------------------------------------------------------
 
 /** The plugins that a route asks at each hook, in order; `null` where there are none, which costs one comparison. */
-export type RouteHooks = Record<Hook, Mount[] | null>;
+export interface RouteHooks extends Record<Exclude<Hook, 'authorize' | 'endpoint'>, Mount[] | null> {
+  authorize: Record<Action, Mount[] | null>;
+}
 
 /** Compiles a route's hooks from its mounts, as far as their plugins have described themselves. */
 export function compileHooks(mounts: Mount[]): RouteHooks {
-  const at = (hook: Hook) => {
-    const asked = mounts.filter((mount) => answers(mount, hook));
-    return asked.length > 0 ? asked : null;
-  };
+  const orNull = (asked: Mount[]) => (asked.length > 0 ? asked : null);
+  const at = (hook: Hook) => orNull(mounts.filter((mount) => answers(mount, hook)));
+  const about = (action: Action) =>
+    orNull(mounts.filter((mount) => answers(mount, 'authorize') && decides(mount, action)));
   return {
     authenticate: at('authenticate'),
-    authorize: at('authorize'),
+    authorize: {
+      'model.use': about('model.use'),
+      'model.list': about('model.list'),
+      'tool.call': about('tool.call'),
+    },
     limit: at('limit'),
     request: at('request'),
     response: at('response'),
@@ -185,34 +201,69 @@ export function factsFor(mount: Mount, record: RequestRecord): RequestFacts {
   return { ...facts, headers };
 }
 
+/** Who it is, or what a stranger may do to become known. */
+export interface Acquaintance {
+  identity: Identity | undefined;
+  /** What `www-authenticate` says, one for each plugin that has a say. */
+  challenges: string[];
+  /** Where a person signs in. */
+  login: string | undefined;
+}
+
 /**
  * Who is this? The first identity counts; credentials that are a plugin's own and bad are refused at once. When all
  * have spoken and none knew the request, it stays without an identity.
  */
-export async function authenticate(mounts: Mount[], record: RequestRecord): Promise<Identity | undefined> {
-  const input: AuthenticateInput = { request: { ...record.facts, headers: record.headers as Record<string, string> } };
-  let identity: Identity | undefined;
+export async function authenticate(mounts: Mount[], record: RequestRecord): Promise<Acquaintance> {
+  const input: AuthenticateInput = { request: factsWithHeaders(record) };
+  const known: Acquaintance = { identity: undefined, challenges: [], login: undefined };
   for (const mount of mounts) {
     const judged = ask(mount, 'authenticate', input, record);
     const verdict = (judged instanceof Promise ? await judged : judged) as AllowOrReject | undefined;
     if (verdict === undefined) continue;
     if ('reject' in verdict) throw refusal(mount, verdict.reject, 'unauthenticated');
-    identity ??= verdict.allow.identity;
+    const { identity, challenge, login, cookies, headers } = verdict.allow;
+    if (headers !== undefined) Object.assign(record.replyHeaders, clientHeaders(headers));
+    if (cookies !== undefined) record.replyCookies.push(...cookies);
+    if (challenge !== undefined) known.challenges.push(challenge);
+    known.login ??= login;
+    known.identity = identity;
     if (identity !== undefined) break;
   }
-  return identity;
+  return known;
+}
+
+function factsWithHeaders(record: RequestRecord): RequestFacts {
+  return { ...record.facts, headers: record.headers as Record<string, string> };
+}
+
+/** Has a plugin answer a request to one of its own paths. What it does not answer soundly is not answered otherwise. */
+export async function endpoint(
+  mount: Mount,
+  input: Omit<EndpointInput, 'request'>,
+  record: RequestRecord,
+): Promise<Respond> {
+  const verdict = await ask(mount, 'endpoint', { request: factsWithHeaders(record), ...input }, record);
+  if (verdict !== undefined && 'respond' in verdict) {
+    const { headers } = verdict.respond;
+    return headers === undefined ? verdict.respond : { ...verdict.respond, headers: clientHeaders(headers) };
+  }
+  throw new GatewayError('guard_unavailable', `“${mount.name}” did not answer. Try again in a moment.`);
+}
+
+/** What an authorizer is asked about, beside the request. */
+export interface Intent extends Pick<AuthorizeInput, 'action' | 'resources'> {
+  /** The client's own bytes, where they have been read. */
+  body?: Buffer;
 }
 
 /** May they? One answer for each resource; every authorizer must agree. */
-export async function authorize(
-  mounts: Mount[],
-  record: RequestRecord,
-  action: string,
-  resources: AuthorizeInput['resources'],
-): Promise<boolean[]> {
+export async function authorize(mounts: Mount[], record: RequestRecord, intent: Intent): Promise<boolean[]> {
+  const { action, resources, body } = intent;
   const allowed = resources.map(() => true);
   for (const mount of mounts) {
-    const judged = ask(mount, 'authorize', { request: factsFor(mount, record), action, resources }, record);
+    const request = withBody(factsFor(mount, record), body, shownBody(mount));
+    const judged = ask(mount, 'authorize', { request, action, resources }, record);
     const verdict = (judged instanceof Promise ? await judged : judged) as AllowOrReject | undefined;
     if (verdict === undefined) continue;
     if ('reject' in verdict) throw refusal(mount, verdict.reject, 'forbidden');
@@ -221,6 +272,14 @@ export async function authorize(
     });
   }
   return allowed;
+}
+
+/** The facts with the beginning of the body: whole characters of its first bytes. */
+function withBody(facts: RequestFacts, body: Buffer | undefined, shown: number): RequestFacts {
+  if (body === undefined || shown === 0) return facts;
+  // A character that the cut went through is left out.
+  const text = new TextDecoder().decode(body.subarray(0, shown), { stream: body.length > shown });
+  return { ...facts, body: text, bodySize: body.length };
 }
 
 /** Have they quota left? Their headers go on the answer, also when a later limit refuses. */
@@ -321,11 +380,12 @@ function textJudgement(
   verdict: Judgement,
   record: RequestRecord,
 ): TextJudgement | Promise<TextJudgement> {
-  if (verdict === undefined || 'allow' in verdict || 'release' in verdict) return undefined;
+  if (verdict === undefined) return undefined;
   if ('rewrite' in verdict) {
     const texts = new Map(verdict.rewrite.segments.map((segment) => [segment.id, segment.text]));
     return { texts, placeholders: verdict.rewrite.placeholders ?? [] };
   }
+  if (!('reject' in verdict)) return undefined;
   const isFault = verdict.reject.code === 'guard_unavailable';
   if (hook !== 'request' || isFault || input.history === 'reject' || !input.segments.some((segment) => segment.old))
     return verdict;
@@ -419,6 +479,7 @@ export function refusal(
     publicCode: reject.code,
     status: own?.status ?? reject.status,
     headers: reject.headers && clientHeaders(reject.headers),
+    cookies: reject.cookies,
     body: own?.body ?? reject.body,
     contentType: own?.contentType ?? reject.contentType,
     param: isFault ? undefined : mount.name,

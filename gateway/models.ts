@@ -35,8 +35,9 @@ function described({ id, targets }: Model): { id: string; ownedBy: string } {
 }
 
 async function visible({ route, record }: Life, models: Model[]): Promise<Model[]> {
-  if (route.hooks.authorize === null || models.length === 0) return models;
+  const authorizers = route.hooks.authorize['model.list'];
+  if (authorizers === null || models.length === 0) return models;
   const resources = models.map(({ id }) => ({ type: 'model' as const, name: id }));
-  const allowed = await hooks.authorize(route.hooks.authorize, record, 'model.list', resources);
+  const allowed = await hooks.authorize(authorizers, record, { action: 'model.list', resources });
   return models.filter((_model, i) => allowed[i]);
 }

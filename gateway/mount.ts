@@ -1,7 +1,7 @@
 /**
  * A plugin as the config mounts it: a connection, and the policy of asking it.
  */
-import type { Hook } from '../proto/contract.ts';
+import { type Action, DEFAULT_ACTIONS, type Hook } from '../proto/contract.ts';
 import type { PluginConfig } from './config/schema.ts';
 import type { Connection } from './connect/connection.ts';
 import { compileGate } from './stream/gate.ts';
@@ -37,6 +37,18 @@ export function answers({ connection, policy }: Mount, hook: Hook): boolean {
   const { description } = connection;
   if (description === undefined) return isWanted;
   return (isWanted && description.hooks.includes(hook)) || (hook === 'stream' && isWindowed({ connection, policy }));
+}
+
+/** Whether an authorizer is asked about an action: the mount's word first, then the plugin's. */
+export function decides({ connection, policy }: Mount, action: Action): boolean {
+  const { description } = connection;
+  if (policy.actions === undefined && description === undefined) return true;
+  return (policy.actions ?? description?.actions ?? DEFAULT_ACTIONS).includes(action);
+}
+
+/** How much of the body an authorizer is shown, in bytes. */
+export function shownBody({ connection, policy }: Mount): number {
+  return policy.body ?? connection.description?.body ?? 0;
 }
 
 /**

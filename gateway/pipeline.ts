@@ -10,6 +10,7 @@ import { answerJson, replyHead, withOwn } from './answer.ts';
 import { answerCors } from './cors.ts';
 import type { Json, ModelRequest } from './dialects/dialect.ts';
 import { chatDialect, DEFAULT_DIALECT } from './dialects/registry.ts';
+import { serveEndpoint } from './endpoint.ts';
 import { asGatewayError, GatewayError } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import type { Gateway } from './gateway.ts';
@@ -35,6 +36,8 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
   gateway.metrics.openRequests.value += 1;
   exchange.onGone(() => record.abandon());
   try {
+    const owner = snapshot.endpoint(exchange.path);
+    if (owner !== undefined) return await serveEndpoint({ exchange, record, route, snapshot }, owner);
     if (route === undefined) throw new GatewayError('not_found', 'There is nothing at this path.');
     const path = route.prefix === '/' ? exchange.path : exchange.path.slice(route.prefix.length) || '/';
     await live({ gateway, snapshot, route, path, exchange, record, dialect: chatDialect(path) ?? DEFAULT_DIALECT });
@@ -76,20 +79,32 @@ function health(life: Life): void {
   answerJson(life, JSON.stringify({ status: 'ok', timestamp: Math.floor(Date.now() / 1000) }));
 }
 
-async function identify({ route, record }: Life): Promise<void> {
-  const identity = await hooks.authenticate(route.hooks.authenticate!, record);
-  record.facts.identity = identity;
+async function identify(life: Life): Promise<void> {
+  const { route, record } = life;
+  const known = await hooks.authenticate(route.hooks.authenticate!, record);
+  record.facts.identity = known.identity;
   // What is in shadow is never obeyed, so it does not make strangers of anybody either.
   const isAsked = route.hooks.authenticate!.some(
     ({ connection, policy }) => !policy.shadow && connection.description?.hooks.includes('authenticate'),
   );
-  if (identity !== undefined || route.config.identity === 'optional' || !isAsked) return;
-  throw new GatewayError(
+  if (known.identity !== undefined || route.config.identity === 'optional' || !isAsked) return;
+  throw stranger(life, known);
+}
+
+/** Nobody knew the client: a person with a browser is sent to where one signs in, a program is told what is wanted. */
+function stranger({ exchange }: Life, { challenges, login }: hooks.Acquaintance): GatewayError {
+  const isPage = exchange.method === 'GET' && /\btext\/html\b/.test(exchange.headers.accept ?? '');
+  if (login !== undefined && isPage) {
+    return new GatewayError('unauthenticated', 'Sign in first.', {
+      status: 302,
+      headers: { location: login, 'cache-control': 'no-store' },
+      body: '',
+    });
+  }
+  return new GatewayError(
     'unauthenticated',
-    'You are not signed in, or your key is missing. Sign in again, or send your key as `Authorization: Bearer …`.',
-    {
-      headers: { 'www-authenticate': 'Bearer realm="wardgate"' },
-    },
+    'You are not signed in, or your key is missing. Sign out and in again, or send your key as `Authorization: Bearer …`.',
+    { headers: { 'www-authenticate': challenges.join(', ') || 'Bearer realm="wardgate"' } },
   );
 }
 
@@ -107,7 +122,7 @@ async function chat(life: Life): Promise<void> {
   record.estimatedInputTokens = Math.ceil(bytes.length / 4);
 
   // 4. May they?  5. Have they quota left?
-  if (route.hooks.authorize !== null) await authorize(life, model);
+  if (route.hooks.authorize['model.use'] !== null) await authorize(life, model, bytes);
   if (route.hooks.limit !== null) {
     await hooks.limit(route.hooks.limit, record, {
       estimatedInputTokens: record.estimatedInputTokens,
@@ -172,9 +187,10 @@ function findModel(route: Route, request: ModelRequest, record: RequestRecord): 
   return model;
 }
 
-async function authorize({ route, record }: Life, model: Model): Promise<void> {
-  const resource = { type: 'model' as const, name: record.facts.model ?? model.id };
-  const [isAllowed] = await hooks.authorize(route.hooks.authorize!, record, 'model.use', [resource]);
+async function authorize({ route, record }: Life, model: Model, body: Buffer): Promise<void> {
+  const resources = [{ type: 'model' as const, name: record.facts.model ?? model.id }];
+  const authorizers = route.hooks.authorize['model.use']!;
+  const [isAllowed] = await hooks.authorize(authorizers, record, { action: 'model.use', resources, body });
   if (!isAllowed)
     throw new GatewayError(
       'forbidden',
@@ -290,6 +306,7 @@ function refuse(refused: Refused, error: GatewayError): void {
     delete record.replyHeaders[name];
     headers.push(name, details.headers[name]!);
   }
+  for (const cookie of details.cookies ?? []) headers.push('set-cookie', cookie);
   exchange.reply(error.status, withOwn(headers, refused), details.body ?? DEFAULT_DIALECT.errorBody(shape));
 }
 

@@ -54,6 +54,7 @@ export function makeServer(gateway: Gateway, options: ServerOptions, isDraining:
 class HttpExchange implements Exchange {
   readonly method: string;
   readonly path: string;
+  readonly query: string;
   readonly headers: Exchange['headers'];
   readonly startedAt = performance.now();
   gone = false;
@@ -70,6 +71,7 @@ class HttpExchange implements Exchange {
     this.closes = closes;
     this.method = request.method ?? 'GET';
     this.path = normalisedPath(request.url ?? '/');
+    this.query = queryOf(request.url ?? '/');
     this.headers = request.headers as Exchange['headers'];
     response.once('close', () => this.closed());
   }
@@ -172,6 +174,11 @@ function normalisedPath(url: string): string {
   if (path.includes('//')) path = path.replace(/\/{2,}/g, '/');
   if (path.includes('/.')) path = withoutDots(path);
   return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
+}
+
+function queryOf(url: string): string {
+  const from = url.indexOf('?');
+  return from < 0 ? '' : url.slice(from + 1);
 }
 
 /** RFC 3986, 5.2.4. */

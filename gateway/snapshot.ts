@@ -8,7 +8,7 @@ import type { Config, CorsConfig, ModelConfig, PluginConfig, RouteConfig } from 
 import { connect } from './connect/connect.ts';
 import { type Connection, type ConnectLog, EndpointProblem, type PluginSources } from './connect/connection.ts';
 import { compileHooks, type RouteHooks } from './hooks.ts';
-import { type Mount, mount } from './mount.ts';
+import { answers, type Mount, mount } from './mount.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeProvider } from './providers/registry.ts';
 import { type Metrics, PluginMetrics } from './telemetry/metrics.ts';
@@ -43,6 +43,8 @@ export class Snapshot {
   readonly config: Config;
   readonly mounts: Mount[];
   private readonly routes: Route[];
+  /** Paths that plugins serve themselves. */
+  private endpoints: ReadonlyMap<string, Mount> = new Map();
   private readonly providers: Map<string, Provider>;
   private users = 0;
   private onIdle: (() => void) | undefined;
@@ -54,6 +56,25 @@ export class Snapshot {
       Object.entries(config.providers).map(([name, provider]) => [name, makeProvider(name, provider)]),
     );
     this.routes = compileRoutes(config, this.providers, mounts);
+    this.findEndpoints();
+    for (const { connection } of mounts) connection.onDescription(() => this.findEndpoints());
+  }
+
+  /** Of two plugins with one path the first counts; one in shadow is never obeyed, so it serves none. */
+  private findEndpoints(): void {
+    const found = new Map<string, Mount>();
+    for (const mounted of this.mounts) {
+      if (mounted.policy.shadow || !answers(mounted, 'endpoint')) continue;
+      for (const path of mounted.connection.description?.endpoints ?? []) {
+        if (!found.has(path)) found.set(path, mounted);
+      }
+    }
+    this.endpoints = found;
+  }
+
+  /** The plugin that serves a path itself. */
+  endpoint(path: string): Mount | undefined {
+    return this.endpoints.get(path);
   }
 
   /** The route with the longest prefix of a path. */

@@ -222,6 +222,8 @@ function inputProblem(hook: Hook, input: unknown): string | undefined {
   if ((hook === 'request' || hook === 'response') && !Array.isArray(fields.segments))
     return 'the input needs `segments`';
   if (hook === 'authorize' && !Array.isArray(fields.resources)) return 'the input needs `resources`';
+  if (hook === 'endpoint' && (typeof fields.query !== 'string' || typeof fields.body !== 'string'))
+    return 'the input needs a `query` and a `body`';
   if (hook === 'stream' && typeof fields.text !== 'string') return 'the input needs a `text`';
   return undefined;
 }

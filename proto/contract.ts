@@ -12,7 +12,10 @@
 /** The version of this contract; a plugin that describes itself with another one is refused. */
 export const CONTRACT_VERSION = 1;
 
-/** The hooks in the order of a request's life, and the verdicts that each may answer. */
+/**
+ * The hooks in the order of a request's life, and the verdicts that each may answer. `endpoint` stands apart: it is not
+ * asked about a request, it answers one.
+ */
 export const HOOKS = {
   authenticate: ['allow', 'reject'],
   authorize: ['allow', 'reject'],
@@ -21,10 +24,11 @@ export const HOOKS = {
   response: ['allow', 'rewrite', 'reject'],
   stream: ['release', 'reject'],
   observe: ['allow'],
+  endpoint: ['respond'],
 } as const satisfies Record<string, readonly VerdictKind[]>;
 
 export type Hook = keyof typeof HOOKS;
-export type VerdictKind = 'allow' | 'rewrite' | 'reject' | 'release';
+export type VerdictKind = 'allow' | 'rewrite' | 'reject' | 'release' | 'respond';
 
 /** Who asks. Made by an `authenticate` plugin; every later hook sees it. */
 export interface Identity {
@@ -50,7 +54,7 @@ export interface RequestFacts {
   path: string;
   /** Matched route prefix, such as `/openai`. */
   route: string;
-  /** All headers at `authenticate`; later only those that the mount names (`headers: [...]`). */
+  /** All headers at `authenticate` and `endpoint`; later only those that the mount names (`headers: [...]`). */
   headers?: Record<string, string>;
   /** Constants that the route gives to its plugins. */
   context?: Record<string, string>;
@@ -59,6 +63,13 @@ export interface RequestFacts {
   /** Provider of the first target, once it is known. */
   provider?: string;
   identity?: Identity;
+  /**
+   * `authorize`: the beginning of the body as UTF-8, as much of it as the plugin's description or its mount asks for.
+   * Absent where nothing asks, and where no body has been read.
+   */
+  body?: string;
+  /** Bytes of the whole body, beside `body`: more than `body` has when that was cut. */
+  bodySize?: number;
 }
 
 export interface AuthenticateInput {
@@ -73,10 +84,18 @@ export interface Resource {
 
 export interface AuthorizeInput {
   request: RequestFacts;
-  /** `model.use` for a call, `model.list` for filtering the list of models. */
-  action: string;
+  action: Action;
   resources: Resource[];
 }
+
+/**
+ * What is to be done with the resources: `model.use` for a call, `model.list` for filtering the list of models,
+ * `tool.call` for a tool call that the model asks for, before the client sees any of its arguments.
+ */
+export type Action = 'model.use' | 'model.list' | 'tool.call';
+
+/** What an authorizer is asked that does not say more. */
+export const DEFAULT_ACTIONS: readonly Action[] = ['model.use', 'model.list'];
 
 export interface LimitInput {
   request: RequestFacts;
@@ -129,6 +148,18 @@ export interface StreamInput {
 /** How much released text a stream guard sees again, in UTF-16 units. */
 export const LOOKBEHIND = 64;
 
+/** A request to a path that the plugin serves itself, such as the callback of a login. */
+export interface EndpointInput {
+  request: RequestFacts;
+  /** What stands after the `?`, as it was sent; empty without one. */
+  query: string;
+  /** The body as UTF-8, {@link MAX_ENDPOINT_BODY} bytes at most. */
+  body: string;
+}
+
+/** The longest body that reaches an `endpoint`, in bytes; a longer one is refused with 413. */
+export const MAX_ENDPOINT_BODY = 65_536;
+
 /** What was found, without the text: fit for logs and metrics. */
 export interface Finding {
   label: string;
@@ -149,7 +180,16 @@ export interface Allow {
   identity?: Identity;
   /** `authorize`: one answer per resource, in order. Missing or of another length is a fault. */
   decisions?: boolean[];
-  /** `limit`: headers for the client, such as `x-ratelimit-remaining`. */
+  /** `authenticate` without an identity: what `www-authenticate` says when nobody knew the client (RFC 9110, 11.6.1). */
+  challenge?: string;
+  /**
+   * `authenticate` without an identity: the path or URL where a person signs in. When nobody knew the client, a browser
+   * that opens a page is sent there (302).
+   */
+  login?: string;
+  /** `authenticate`: whole values of `set-cookie` for the answer. */
+  cookies?: string[];
+  /** `authenticate`, `limit`: headers for the client, such as `x-ratelimit-remaining`. */
   headers?: Record<string, string>;
   /** `limit`: what was reserved. */
   grant?: Grant;
@@ -175,6 +215,8 @@ export interface Reject {
   status?: number;
   /** Headers for the client, such as `www-authenticate` or `retry-after`. */
   headers?: Record<string, string>;
+  /** Whole values of `set-cookie`. */
+  cookies?: string[];
   /** A body to send as it is in place of the dialect's error (at most 64 KiB), with its content type. */
   body?: string;
   contentType?: string;
@@ -189,8 +231,26 @@ export interface Release {
   findings?: Finding[];
 }
 
+/** The whole answer to a request at one of the plugin's own paths. */
+export interface Respond {
+  /** 200–599. */
+  status: number;
+  headers?: Record<string, string>;
+  /** Whole values of `set-cookie`. */
+  cookies?: string[];
+  /** At most 64 KiB; default empty. */
+  body?: string;
+  /** Default `text/plain; charset=utf-8`. */
+  contentType?: string;
+}
+
 /** Exactly one key. */
-export type Verdict = { allow: Allow } | { rewrite: Rewrite } | { reject: Reject } | { release: Release };
+export type Verdict =
+  | { allow: Allow }
+  | { rewrite: Rewrite }
+  | { reject: Reject }
+  | { release: Release }
+  | { respond: Respond };
 export type AllowOrReject = { allow: Allow } | { reject: Reject };
 export type TextVerdict = { allow: Allow } | { rewrite: Rewrite } | { reject: Reject };
 export type StreamVerdict = { release: Release } | { reject: Reject };
@@ -255,6 +315,7 @@ export interface Plugin {
   response?(input: SegmentsInput, options?: CallOptions): Awaitable<TextVerdict>;
   stream?(input: StreamInput, options?: CallOptions): Awaitable<StreamVerdict>;
   observe?(input: ObserveInput, options?: CallOptions): Awaitable<{ allow: Allow } | undefined>;
+  endpoint?(input: EndpointInput, options?: CallOptions): Awaitable<{ respond: Respond }>;
   /** Frees what the plugin holds; called once when it is no longer mounted. */
   close?(): Awaitable<void>;
 }
@@ -274,6 +335,15 @@ export interface Description {
   gate?: string;
   /** True when media segments want their bytes. */
   media?: boolean;
+  /** `authorize`: the actions that it wants to be asked about; default {@link DEFAULT_ACTIONS}. */
+  actions?: Action[];
+  /** `authorize`: how many bytes of the body its facts want, 1 MiB at most; default none. */
+  body?: number;
+  /**
+   * The paths that `endpoint` serves: whole, absolute and normalised, such as `/oauth2/callback`. They stand beside all
+   * routes and are asked by nobody for an identity.
+   */
+  endpoints?: string[];
   /** JSON Schema (2020-12) of the plugin's own config. */
   configSchema?: Record<string, unknown>;
 }

@@ -25,7 +25,7 @@ const PROTO = fileURLToPath(new URL('./plugin.proto', import.meta.url));
 const root = protobuf.loadSync(PROTO);
 const type = (name: string): protobuf.Type => root.lookupType(`${PACKAGE}.${name}`);
 const HOOK_NAMES = Object.keys(HOOKS) as Hook[];
-const VERDICTS = ['allow', 'rewrite', 'reject', 'release'];
+const VERDICTS = ['allow', 'rewrite', 'reject', 'release', 'respond'];
 
 /** Fields that the contract always has, though protobuf leaves them out when they are empty. */
 const REQUIRED: Record<string, string[]> = {
@@ -40,12 +40,14 @@ const REQUIRED: Record<string, string[]> = {
   Usage: ['inputTokens', 'outputTokens'],
   TraceEntry: ['plugin', 'hook', 'verdict', 'ms', 'calls'],
   ObserveInput: ['status', 'outcome', 'streamed', 'durationMs', 'trace'],
+  EndpointInput: ['query', 'body'],
   Finding: ['label', 'count'],
   Placeholder: ['placeholder', 'original'],
   RewrittenSegment: ['id', 'text'],
   Rewrite: ['segments'],
   Reject: ['code', 'message'],
   Release: ['release', 'hold'],
+  Respond: ['status'],
   DescribeReply: ['contract', 'name', 'version', 'hooks', 'rewrites', 'instance'],
   Fault: ['code', 'message'],
 };

@@ -10,6 +10,7 @@ import {
   type Placeholder,
   type Reject,
   type Release,
+  type Respond,
   type Rewrite,
   type SegmentsInput,
   type StreamInput,
@@ -17,8 +18,9 @@ import {
   type VerdictKind,
 } from './contract.ts';
 
-/** A body that a rejection brings along is passed on up to this size, in UTF-16 units. */
+/** A body that a plugin brings along is passed on up to this size, in UTF-16 units. */
 export const MAX_REJECT_BODY = 65_536;
+const MAX_COOKIES = 16;
 const MAX_PLACEHOLDERS = 10_000;
 const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
@@ -44,15 +46,23 @@ const CHECKS: { [K in VerdictKind]: (body: never, hook: Hook, input: never) => s
   rewrite: rewriteProblem,
   reject: rejectProblem,
   release: releaseProblem,
+  respond: respondProblem,
 };
 
 function allowProblem(allow: Allow, hook: Hook, input: AuthorizeInput): string | undefined {
-  if (hook === 'authenticate' && allow.identity !== undefined && !isText(allow.identity?.subject)) {
-    return 'an identity needs a subject';
-  }
+  if (hook === 'authenticate') return authenticateProblem(allow);
   if (hook === 'authorize') return decisionsProblem(allow.decisions, input.resources.length);
   if (allow.grant !== undefined && typeof allow.grant !== 'string') return 'a grant is a string';
-  return allow.headers === undefined ? undefined : headersProblem(allow.headers);
+  return headersProblem(allow.headers);
+}
+
+function authenticateProblem({ identity, challenge, login, cookies, headers }: Allow): string | undefined {
+  if (identity !== undefined && !isText(identity?.subject)) return 'an identity needs a subject';
+  if (challenge !== undefined && !isHeaderValue(challenge)) return 'the challenge is not a header value';
+  if (login !== undefined && !(isHeaderValue(login) && /^(?:\/(?![/\\])|https?:\/\/)/.test(login))) {
+    return 'the login is neither a path nor a URL';
+  }
+  return cookiesProblem(cookies) ?? headersProblem(headers);
 }
 
 function decisionsProblem(decisions: unknown, wanted: number): string | undefined {
@@ -73,17 +83,33 @@ function rewriteProblem(rewrite: Rewrite, _hook: Hook, input: SegmentsInput): st
 
 function rejectProblem(reject: Reject): string | undefined {
   if (!isText(reject.code) || !isText(reject.message)) return 'a rejection needs a code and a message';
-  const { status, body, contentType } = reject;
-  if (status !== undefined && !(Number.isInteger(status) && status >= 400 && status <= 599)) {
+  if (reject.status !== undefined && !isStatus(reject.status, 400)) {
     return 'the status of a rejection lies between 400 and 599';
   }
+  return answerProblem(reject);
+}
+
+function respondProblem(respond: Respond): string | undefined {
+  return isStatus(respond.status, 200) ? answerProblem(respond) : 'the status of an answer lies between 200 and 599';
+}
+
+/** What goes to the client as the plugin wrote it. */
+function answerProblem({ body, contentType, cookies, headers }: Omit<Respond, 'status'>): string | undefined {
   if (body !== undefined && !(typeof body === 'string' && body.length <= MAX_REJECT_BODY)) {
-    return `the body of a rejection is a string of at most ${MAX_REJECT_BODY} characters`;
+    return `a body is a string of at most ${MAX_REJECT_BODY} characters`;
   }
-  if (contentType !== undefined && !(typeof contentType === 'string' && HEADER_VALUE.test(contentType))) {
-    return 'the content type is not a header value';
-  }
-  return reject.headers === undefined ? undefined : headersProblem(reject.headers);
+  if (contentType !== undefined && !isHeaderValue(contentType)) return 'the content type is not a header value';
+  return cookiesProblem(cookies) ?? headersProblem(headers);
+}
+
+function isStatus(status: unknown, least: number): boolean {
+  return Number.isInteger(status) && (status as number) >= least && (status as number) <= 599;
+}
+
+function cookiesProblem(cookies: unknown): string | undefined {
+  if (cookies === undefined) return undefined;
+  const sound = Array.isArray(cookies) && cookies.length <= MAX_COOKIES && cookies.every(isHeaderValue);
+  return sound ? undefined : `cookies are a list of at most ${MAX_COOKIES} header values`;
 }
 
 function releaseProblem(release: Release, _hook: Hook, input: StreamInput): string | undefined {
@@ -101,13 +127,18 @@ function placeholdersProblem(placeholders: Placeholder[] | undefined): string | 
 }
 
 function headersProblem(headers: unknown): string | undefined {
+  if (headers === undefined) return undefined;
   if (typeof headers !== 'object' || headers === null) return 'headers must be an object';
   for (const [name, value] of Object.entries(headers)) {
-    if (!HEADER_NAME.test(name) || typeof value !== 'string' || !HEADER_VALUE.test(value)) {
+    if (!HEADER_NAME.test(name) || !isHeaderValue(value)) {
       return 'a header has a bad name or value';
     }
   }
   return undefined;
+}
+
+function isHeaderValue(value: unknown): value is string {
+  return typeof value === 'string' && HEADER_VALUE.test(value);
 }
 
 function isText(value: unknown): value is string {

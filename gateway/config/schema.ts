@@ -3,6 +3,7 @@
  * generated from it), and the types that the gateway works with.
  */
 import { z } from 'zod';
+import { type Action, HOOKS, type Hook } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
 import { PRESETS } from '../providers/presets.ts';
 import { llmForm } from './llm-form.ts';
@@ -100,14 +101,15 @@ const price = z.strictObject({
   cachedInput: z.number().nonnegative().optional(),
 });
 
-const HOOK_NAMES = ['authenticate', 'authorize', 'limit', 'request', 'response', 'stream', 'observe'] as const;
+const HOOK_NAMES = Object.keys(HOOKS) as [Hook, ...Hook[]];
+const ACTIONS = ['model.use', 'model.list', 'tool.call'] as const satisfies Action[];
 
 const plugin = z.strictObject({
   at: z
     .string()
     .regex(
-      /^(local:|grpc:\/\/|grpcs:\/\/|http:\/\/|https:\/\/|webhook:\/\/|webhooks:\/\/).+/,
-      'must begin with local:, grpc://, grpcs://, http://, https:// or webhook://',
+      /^(local:|grpc:\/\/|grpcs:\/\/|http:\/\/|https:\/\/|webhook:\/\/|webhooks:\/\/|ext-authz:\/\/).+/,
+      'must begin with local:, grpc://, grpcs://, http://, https://, webhook:// or ext-authz://',
     )
     .describe('Where it runs.'),
   config: z.unknown().optional().describe('The plugin’s own config; checked by the plugin.'),
@@ -120,6 +122,14 @@ const plugin = z.strictObject({
     .default('reject')
     .describe('What becomes of an old turn that would be rejected.'),
   headers: z.array(z.string().toLowerCase()).default([]).describe('Request headers that it is shown.'),
+  actions: z
+    .array(z.enum(ACTIONS))
+    .optional()
+    .describe('authorize: what it is asked about; default: what the plugin says.'),
+  body: size
+    .refine((bytes) => bytes <= 1024 ** 2, 'must be 1MiB at most')
+    .optional()
+    .describe('authorize: how much of the request’s body it is shown; default: what the plugin says.'),
   forwardHeaders: z
     .array(z.strictObject({ name: z.string().toLowerCase(), value: z.string().optional() }))
     .default([])

@@ -9,6 +9,7 @@ import type {
   AuthorizeInput,
   CallOptions,
   Description,
+  EndpointInput,
   Hook,
   LimitInput,
   ObserveInput,
@@ -26,6 +27,7 @@ export interface HookInput {
   response: SegmentsInput;
   stream: StreamInput;
   observe: ObserveInput;
+  endpoint: EndpointInput;
 }
 
 /**

@@ -30,6 +30,8 @@ export class RequestRecord {
   readonly grants = new Map<Mount, string>();
   /** Headers that plugins want on the answer. */
   readonly replyHeaders: Record<string, string> = {};
+  /** Whole values of `set-cookie` that plugins want on the answer. */
+  readonly replyCookies: string[] = [];
   readonly trace: TraceEntry[] = [];
   /** HTTP status sent, 0 until then. */
   status = 0;

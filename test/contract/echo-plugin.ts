@@ -1,7 +1,7 @@
 /** A plugin that answers every hook with every field that the contract has, and takes its cue from the text. */
 import { ConfigProblem, type Hook, type Plugin, type PluginFactory } from '../../proto/contract.ts';
 
-const HOOKS: Hook[] = ['authenticate', 'authorize', 'limit', 'request', 'response', 'stream', 'observe'];
+const HOOKS: Hook[] = ['authenticate', 'authorize', 'limit', 'request', 'response', 'stream', 'observe', 'endpoint'];
 
 export const echo: PluginFactory = {
   name: 'echo',
@@ -30,18 +30,32 @@ function echoWith(word: string): Plugin {
       rewrites: true,
       gate: 's',
       media: true,
+      actions: ['model.use', 'tool.call'],
+      body: 1024,
+      endpoints: ['/echo/callback', '/.well-known/echo'],
       configSchema: { type: 'object', properties: { word: { type: 'string' } } },
     }),
     authenticate: ({ request }) => {
       const key = request.headers?.authorization;
       if (key === undefined) return { allow: {} };
+      if (key === 'Cookie stale') {
+        const headers = { 'x-session': 'over' };
+        return {
+          allow: { challenge: 'Bearer realm="echo"', login: '/echo/login', cookies: ['a=; Max-Age=0', 'b=;'], headers },
+        };
+      }
       if (key !== 'Bearer good')
-        return { reject: { code: 'invalid_key', message: 'No.', headers: { 'www-authenticate': 'Bearer' } } };
+        return {
+          reject: { code: 'invalid_key', message: 'No.', headers: { 'www-authenticate': 'Bearer' }, cookies: ['a=1'] },
+        };
       return {
         allow: { identity: { subject: 'jo', roles: ['a', 'b'], claims: { deep: { list: [true, null, 1.5] } } } },
       };
     },
-    authorize: ({ resources }) => ({ allow: { decisions: resources.map(({ name }) => name !== 'dear') } }),
+    authorize: ({ request, resources }) => {
+      const isCut = request.body !== undefined && request.bodySize !== Buffer.byteLength(request.body);
+      return { allow: { decisions: resources.map(({ name }) => name !== 'dear' && !isCut) } };
+    },
     limit: ({ estimatedInputTokens, maxOutputTokens }) => {
       if (estimatedInputTokens > 1000)
         return { reject: { code: 'over', message: 'Later.', headers: { 'retry-after': '42' }, status: 429 } };
@@ -59,6 +73,19 @@ function echoWith(word: string): Plugin {
       if (grant !== 'grant-1' || usage?.outputTokens !== 0 || trace[0]?.findings?.[0]?.count !== 2)
         throw new Error('incomplete');
       return undefined;
+    },
+    endpoint: ({ request, query, body }) => {
+      if (query === '') return { respond: { status: 204 } };
+      const cookies = [`q=${query}`, 'other=1'];
+      return {
+        respond: {
+          status: 302,
+          headers: { location: `/?${query}` },
+          cookies,
+          body: `${request.method} ${body}`,
+          contentType: 'text/html',
+        },
+      };
     },
   };
 }

@@ -1,5 +1,5 @@
 import { echo } from './echo-plugin.ts';
-import { answer, authenticate, authorize, limit, outcome, prompt, window } from './facts.ts';
+import { answer, authenticate, authorize, endpoint, facts, limit, outcome, prompt, window } from './facts.ts';
 import { contractSuite } from './suite.ts';
 
 const longText = 'lorem ipsum 🙂 '.repeat(80_000);
@@ -18,13 +18,40 @@ contractSuite(echo, { word: 'secret' }, [
     title: 'a challenge',
     hook: 'authenticate',
     input: authenticate({ authorization: 'Bearer bad' }),
-    expected: { reject: { code: 'invalid_key', message: 'No.', headers: { 'www-authenticate': 'Bearer' } } },
+    expected: {
+      reject: { code: 'invalid_key', message: 'No.', headers: { 'www-authenticate': 'Bearer' }, cookies: ['a=1'] },
+    },
+  },
+  {
+    title: 'not mine, and what a stranger may do',
+    hook: 'authenticate',
+    input: authenticate({ authorization: 'Cookie stale' }),
+    expected: {
+      allow: {
+        challenge: 'Bearer realm="echo"',
+        login: '/echo/login',
+        cookies: ['a=; Max-Age=0', 'b=;'],
+        headers: { 'x-session': 'over' },
+      },
+    },
   },
   {
     title: 'an answer for each resource',
     hook: 'authorize',
     input: authorize('cheap', 'dear', 'cheap'),
     expected: { allow: { decisions: [true, false, true] } },
+  },
+  {
+    title: 'a body that is whole',
+    hook: 'authorize',
+    input: { ...authorize('cheap'), request: { ...facts, body: '{"ü":1}', bodySize: 8 } },
+    expected: { allow: { decisions: [true] } },
+  },
+  {
+    title: 'a body that is empty and one that was cut',
+    hook: 'authorize',
+    input: { ...authorize('cheap'), request: { ...facts, body: '', bodySize: 9_000_000_000 } },
+    expected: { allow: { decisions: [false] } },
   },
   {
     title: 'no resources, no decisions',
@@ -97,4 +124,19 @@ contractSuite(echo, { word: 'secret' }, [
     expected: { reject: { code: 'no', message: 'No.', findings: [{ label: 'WORD', count: 1 }] } },
   },
   { title: 'the end of a request', hook: 'observe', input: outcome('grant-1'), expected: { allow: {} } },
+  { title: 'a path of its own', hook: 'endpoint', input: endpoint(''), expected: { respond: { status: 204 } } },
+  {
+    title: 'a path of its own, with all that an answer can have',
+    hook: 'endpoint',
+    input: endpoint('code=a%20b&state=ü', 'logout_token=x'),
+    expected: {
+      respond: {
+        status: 302,
+        headers: { location: '/?code=a%20b&state=ü' },
+        cookies: ['q=code=a%20b&state=ü', 'other=1'],
+        body: 'POST logout_token=x',
+        contentType: 'text/html',
+      },
+    },
+  },
 ]);

@@ -2,6 +2,7 @@
 import type {
   AuthenticateInput,
   AuthorizeInput,
+  EndpointInput,
   LimitInput,
   ObserveInput,
   RequestFacts,
@@ -32,6 +33,11 @@ export function authenticate(headers: Record<string, string> = {}): Authenticate
 
 export function authorize(...names: string[]): AuthorizeInput {
   return { request: facts, action: 'model.use', resources: names.map((name) => ({ type: 'model', name })) };
+}
+
+export function endpoint(query: string, body = ''): EndpointInput {
+  const headers = { cookie: 'a=1; b=2', 'content-type': 'application/x-www-form-urlencoded' };
+  return { request: { id: 'req-1', method: 'POST', path: '/echo/callback', route: '', headers }, query, body };
 }
 
 export function limit(estimatedInputTokens = 10): LimitInput {
