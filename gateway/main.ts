@@ -21,6 +21,7 @@ const DEFAULT_CONFIG = fileURLToPath(new URL('default.yaml', import.meta.url));
 /** The plugins that `local:NAME` finds; each is loaded when a config mounts it. */
 const PLUGINS: PluginSources = {
   'api-key-auth': async () => (await import('../plugins/api-key-auth/plugin.ts')).apiKeyAuth,
+  'cel-authz': async () => (await import('../plugins/cel-authz/plugin.ts')).celAuthz,
   'local-limit': async () => (await import('../plugins/local-limit/plugin.ts')).localLimit,
   'pii-guard': async () => (await import('../plugins/pii-guard/plugin.ts')).piiGuard,
   'usage-log': async () => (await import('../plugins/usage-log/plugin.ts')).usageLog,

@@ -2,10 +2,11 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
+import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
-import { answer, authenticate, limit, outcome, prompt, window } from './facts.ts';
+import { answer, authenticate, authorize, limit, outcome, prompt, window } from './facts.ts';
 import { contractSuite } from './suite.ts';
 
 contractSuite(apiKeyAuth, { keys: [{ key: 'sk-a-long-and-random-key', subject: 'jo', groups: ['staff'] }] }, [
@@ -17,6 +18,16 @@ contractSuite(apiKeyAuth, { keys: [{ key: 'sk-a-long-and-random-key', subject: '
     expected: { allow: { identity: { subject: 'jo', issuer: 'api-key-auth', groups: ['staff'] } } },
   },
   { title: 'a bad key', hook: 'authenticate', input: authenticate({ 'x-api-key': 'sk-wrong' }) },
+]);
+
+contractSuite(celAuthz, { rules: ['"staff" in identity.groups', { deny: 'resource.name.startsWith("secret-")' }] }, [
+  {
+    title: 'two models of three',
+    hook: 'authorize',
+    input: authorize('gpt-4o', 'secret-1', 'llama3:8b'),
+    expected: { allow: { decisions: [true, false, true] } },
+  },
+  { title: 'a model that is denied', hook: 'authorize', input: authorize('secret-1') },
 ]);
 
 contractSuite(localLimit, { limits: [{ maxTokens: 2, tokensPerFill: 2, fillInterval: '1d', per: 'all' }] }, [
