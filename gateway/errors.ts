@@ -37,6 +37,19 @@ export const ERRORS = {
 
 export type ErrorCode = keyof typeof ERRORS;
 
+/** Whether a plugin said no, or said nothing; anything else is a failure. */
+export function isRejection(code: ErrorCode): boolean {
+  return REJECTIONS.has(code);
+}
+
+const REJECTIONS = new Set<ErrorCode>([
+  'unauthenticated',
+  'forbidden',
+  'rate_limited',
+  'content_rejected',
+  'guard_unavailable',
+]);
+
 /** What a dialect needs to know to shape an error. */
 export interface ErrorShape {
   status: number;

@@ -1,9 +1,10 @@
 /** What all requests share: the current config, the pools, the metrics and the log. */
 import { randomUUID } from 'node:crypto';
 import type { Exchange } from './exchange.ts';
-import type { Snapshot } from './snapshot.ts';
+import type { Route, Snapshot } from './snapshot.ts';
 import type { AccessLog, Log } from './telemetry/log.ts';
 import type { Metrics } from './telemetry/metrics.ts';
+import { People } from './telemetry/people.ts';
 import { RequestRecord, reasonOf } from './telemetry/record.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -14,6 +15,7 @@ export class Gateway {
   readonly metrics: Metrics;
   readonly log: Log;
   private readonly access: AccessLog;
+  private readonly people = new People();
 
   constructor(snapshot: Snapshot, upstream: Upstream, metrics: Metrics, log: Log, access: AccessLog) {
     this.snapshot = snapshot;
@@ -24,18 +26,18 @@ export class Gateway {
   }
 
   /** Begins the record of a request. A client's own request id is kept when it is harmless. */
-  record(exchange: Exchange, route: string): RequestRecord {
+  record(exchange: Exchange, route: Route | undefined): RequestRecord {
     const given = exchange.headers['x-request-id'];
     const id = given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
-    const context = this.snapshot.config.routes[route]?.context;
+    const context = route?.config.context;
     const facts = {
       id,
       method: exchange.method,
       path: exchange.path,
-      route,
+      route: route?.prefix ?? '',
       ...(context !== undefined && { context }),
     };
-    return new RequestRecord(facts, exchange.headers, exchange.startedAt, this.log);
+    return new RequestRecord(facts, believable(exchange.headers, route), exchange.startedAt, this.log);
   }
 
   /** Counts a request that is over, and writes its line. */
@@ -43,6 +45,8 @@ export class Gateway {
     const { facts } = record;
     record.costUsd = cost(record, snapshot);
     const vendor = facts.provider === undefined ? '' : snapshot.telemetryName(facts.provider);
+    const { metricLabels, metricPeople } = snapshot.config;
+    const people = this.people.labels(facts.identity, metricLabels, metricPeople);
     const series = this.metrics.forRequest({
       route: facts.route,
       method: facts.method,
@@ -50,11 +54,18 @@ export class Gateway {
       reason: record.code ?? '',
       provider: vendor,
       model: facts.model ?? '',
+      people,
     });
     series.requests.value += 1;
     series.duration.observe(durationMs / 1000);
     if (facts.model !== undefined && record.status === 200) {
-      const model = this.metrics.forModel(facts.route, vendor, facts.model, record.upstreamModel ?? facts.model);
+      const model = this.metrics.forModel({
+        route: facts.route,
+        provider: vendor,
+        requestModel: facts.model,
+        responseModel: record.upstreamModel ?? facts.model,
+        people,
+      });
       this.metrics.settle(model, {
         usage: record.usage,
         durationMs,
@@ -64,6 +75,14 @@ export class Gateway {
     }
     if (snapshot.config.log.access) this.access(accessLine(record, durationMs));
   }
+}
+
+/** The client's headers without those by which the gateway tells who it is: nobody may say that of himself. */
+function believable(headers: Exchange['headers'], route: Route | undefined): Exchange['headers'] {
+  if (route === undefined || route.identityHeaders.length === 0) return headers;
+  const kept = { ...headers };
+  for (const [name] of route.identityHeaders) delete kept[name];
+  return kept;
 }
 
 /** By the price table; undefined without a price or a usage. Prices are USD per million tokens. */
@@ -94,6 +113,8 @@ function accessLine(record: RequestRecord, durationMs: number): object {
     upstreamModel: record.upstreamModel,
     provider: facts.provider,
     subject: facts.identity?.subject,
+    username: facts.identity?.username,
+    tenant: facts.identity?.tenant,
     streamed: record.streamed || undefined,
     inputTokens: usage?.inputTokens,
     outputTokens: usage?.outputTokens,

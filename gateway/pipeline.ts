@@ -11,7 +11,7 @@ import { answerCors } from './cors.ts';
 import type { Json, ModelRequest } from './dialects/dialect.ts';
 import { chatDialect, DEFAULT_DIALECT } from './dialects/registry.ts';
 import { serveEndpoint } from './endpoint.ts';
-import { asGatewayError, GatewayError } from './errors.ts';
+import { asGatewayError, GatewayError, isRejection } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import type { Gateway } from './gateway.ts';
 import * as hooks from './hooks.ts';
@@ -25,13 +25,14 @@ import type { RelayContext } from './stream/relay.ts';
 import { Restorer } from './stream/restore.ts';
 import { callTargets } from './targets.ts';
 import { type RequestRecord, reasonOf } from './telemetry/record.ts';
+import { ToolCalls } from './tool-calls.ts';
 import { GONE, type UpstreamReply } from './upstream.ts';
 
 /** Serves one request. Never rejects. */
 export async function serve(exchange: Exchange, gateway: Gateway): Promise<void> {
   const { snapshot } = gateway;
   const route = snapshot.route(exchange.path);
-  const record = gateway.record(exchange, route?.prefix ?? '');
+  const record = gateway.record(exchange, route);
   snapshot.enter();
   gateway.metrics.openRequests.value += 1;
   exchange.onGone(() => record.abandon());
@@ -204,7 +205,8 @@ async function authorize({ route, record }: Life, model: Model, body: Buffer): P
 async function answerWhole(life: Life, reply: UpstreamReply, restorer: Restorer | undefined): Promise<void> {
   const { exchange, snapshot, route, record, dialect } = life;
   const bytes = await reply.collect(snapshot.config.limits.reply);
-  const isRead = route.hooks.response !== null || restorer !== undefined;
+  const { 'tool.call': toolAuthorizers } = route.hooks.authorize;
+  const isRead = route.hooks.response !== null || toolAuthorizers !== null || restorer !== undefined;
   const skimmed = isRead ? undefined : dialect.skimReply(bytes.toString('latin1'));
   const body = skimmed === undefined ? parseJson(bytes) : undefined;
   if (skimmed === undefined && !isJsonObject(body)) {
@@ -213,6 +215,7 @@ async function answerWhole(life: Life, reply: UpstreamReply, restorer: Restorer 
   const { usage, model } = skimmed ?? dialect.replyFacts(body as Json);
   record.usage = usage;
   record.upstreamModel = model;
+  if (toolAuthorizers !== null) await new ToolCalls(toolAuthorizers, record).permit(dialect.replyTools(body as Json));
   const out = isRead ? await guardWhole(life, body as Json, bytes, restorer) : bytes;
   if (exchange.gone) return;
   record.status = reply.status;
@@ -263,8 +266,10 @@ async function relay(
       exchange.open(200, replyHead(life, reply, true));
     },
   };
-  const isGuarded = route.hooks.stream !== null || restorer !== undefined;
-  const guards = { mounts: route.hooks.stream ?? [], restorer, record };
+  const { 'tool.call': toolAuthorizers } = route.hooks.authorize;
+  const isGuarded = route.hooks.stream !== null || toolAuthorizers !== null || restorer !== undefined;
+  const tools = toolAuthorizers === null ? undefined : new ToolCalls(toolAuthorizers, record);
+  const guards = { mounts: route.hooks.stream ?? [], tools, restorer, record };
   gateway.metrics.openStreams.value += 1;
   try {
     await (isGuarded ? new Guarded(context, guards) : new PassThrough(context)).start().ended;
@@ -292,7 +297,7 @@ type Refused = Pick<Life, 'exchange' | 'record' | 'snapshot'> & { route: Route |
 function refuse(refused: Refused, error: GatewayError): void {
   const { exchange, record } = refused;
   const { shape, details } = error;
-  record.outcome = error.code in REJECTIONS ? 'rejected' : 'failed';
+  record.outcome = isRejection(error.code) ? 'rejected' : 'failed';
   record.code = shape.code;
   record.cause = details.cause;
   record.status = error.status;
@@ -309,14 +314,6 @@ function refuse(refused: Refused, error: GatewayError): void {
   for (const cookie of details.cookies ?? []) headers.push('set-cookie', cookie);
   exchange.reply(error.status, withOwn(headers, refused), details.body ?? DEFAULT_DIALECT.errorBody(shape));
 }
-
-const REJECTIONS: Record<string, true> = {
-  unauthenticated: true,
-  forbidden: true,
-  rate_limited: true,
-  content_rejected: true,
-  guard_unavailable: true,
-};
 
 interface Ended {
   record: RequestRecord;

@@ -32,6 +32,8 @@ export interface Route {
   hooks: RouteHooks;
   /** Added to what goes upstream; names and values alternate. */
   upstreamHeaders: string[];
+  /** Names of headers in lower case, and the field of the identity that each tells the provider. */
+  identityHeaders: [string, string][];
   /** The model that serves a name here; undefined when there is none, or not on this route. */
   findModel(name: string): Model | undefined;
   /** What `GET /v1/models` lists. */
@@ -129,6 +131,7 @@ function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mo
       name.toLowerCase(),
       value,
     ]),
+    identityHeaders: Object.entries(config.identityHeaders ?? {}).map(([name, field]) => [name.toLowerCase(), field]),
     findModel(name) {
       const model = table.find(name);
       return model === undefined || allowed === undefined || allowed.has(model.id) ? model : undefined;

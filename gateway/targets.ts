@@ -1,6 +1,7 @@
 /** Step 7 of a request's life: what goes upstream, and to which of the model's targets. */
 import type { Dialect, Json, ModelRequest } from './dialects/dialect.ts';
 import { asGatewayError, GatewayError } from './errors.ts';
+import { identityHeaders } from './identity.ts';
 import { parseJson, type ReadJson, serialise } from './json.ts';
 import type { Life } from './life.ts';
 import type { Provider } from './providers/provider.ts';
@@ -86,7 +87,11 @@ async function attempt(
 ): Promise<UpstreamReply> {
   const request = gateway.upstream.send(
     provider,
-    provider.chatCall([...route.upstreamHeaders, ...forwardedHeaders(record, provider)]),
+    provider.chatCall([
+      ...route.upstreamHeaders,
+      ...identityHeaders(route.identityHeaders, record.facts.identity),
+      ...forwardedHeaders(record, provider),
+    ]),
     body,
   );
   exchange.onGone(() => request.abort());

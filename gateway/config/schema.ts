@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { type Action, HOOKS, type Hook } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
+import { IDENTITY_FIELD } from '../identity.ts';
 import { PRESETS } from '../providers/presets.ts';
 import { llmForm } from './llm-form.ts';
 
@@ -50,6 +51,12 @@ const headerName = z
     'is for the gateway to say',
   );
 const headers = z.record(headerName, headerValue);
+const identityField = z
+  .string()
+  .regex(
+    IDENTITY_FIELD,
+    'must be subject, issuer, username, email, groups, roles, tenant or claims.NAME: a field of the identity',
+  );
 
 const provider = z
   .strictObject({
@@ -189,7 +196,21 @@ const route = z.strictObject({
   cors: cors.default(false),
   context: z.record(z.string(), z.string()).optional().describe('Constants for its plugins.'),
   upstreamHeaders: headers.optional().describe('Added to what goes upstream.'),
+  identityHeaders: z
+    .record(
+      headerName.refine(
+        (text) => !/^(?:authorization|cookie|host|proxy-.*|content-.*)$/i.test(text),
+        'is not for this',
+      ),
+      identityField,
+    )
+    .optional()
+    .describe('Headers that tell the provider who asks, by a field of the identity. A client’s own are dropped.'),
 });
+
+/** Labels that the metrics have already, and names that Prometheus keeps for itself. */
+const TAKEN_LABELS =
+  /^(?:__.*|gen_ai_.*|wardgate_.*|route|method|status|reason|protocol|le|operation|provider|requestModel|responseModel|tokenType)$/;
 
 export const configSchema = z.strictObject({
   listen: address.default('127.0.0.1:3000'),
@@ -217,6 +238,23 @@ export const configSchema = z.strictObject({
     .array(z.enum(['otel', 'agentgateway']))
     .default(['otel', 'agentgateway'])
     .describe('Which names the model metrics have.'),
+  metricLabels: z
+    .record(
+      z
+        .string()
+        .regex(/^[a-zA-Z_][a-zA-Z0-9_]*$/, 'must be a label’s name: letters, digits and `_`')
+        .refine((text) => !TAKEN_LABELS.test(text), 'is a label that the metrics have already'),
+      identityField,
+    )
+    .default({})
+    .describe('Labels that tell people apart, by a field of the identity.'),
+  metricPeople: z
+    .number()
+    .int()
+    .min(0)
+    .max(1_000)
+    .default(50)
+    .describe('How many people the labels tell apart; later ones are `other`.'),
   heartbeat: duration.prefault('15s').describe('Comment sent on a silent stream.'),
   providers: z.record(name, provider),
   models: z.record(z.string().min(1), model),

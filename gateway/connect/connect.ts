@@ -10,6 +10,7 @@ const WAYS: Record<string, () => Promise<Way>> = {
   http: async () => (await import('./http.ts')).connectHttp,
   https: async () => (await import('./http.ts')).connectHttp,
   webhook: async () => (await import('./webhook.ts')).connectWebhook,
+  'ext-authz': async () => (await import('./ext-authz.ts')).connectExtAuthz,
 };
 
 /** The schemes that `at` may have. */

@@ -1,4 +1,4 @@
-/** What the ways over HTTP have in common: the connections, the breaker, and the watch over a plugin that is away. */
+/** What the ways without a session have in common: the breaker, and the watch over a plugin that is away. */
 import type { Description } from '../../proto/contract.ts';
 import { atMost, Backoff, FIRST_ATTEMPT_MS, REFUSED_AGAIN_MS } from './backoff.ts';
 import { Breaker } from './breaker.ts';
@@ -6,16 +6,14 @@ import type { Endpoint } from './connection.ts';
 import { type HttpTarget, Poster } from './post.ts';
 import { Refusal, StandingConnection } from './standing.ts';
 
-export abstract class HttpLine extends StandingConnection {
+export abstract class Line extends StandingConnection {
   protected readonly endpoint: Endpoint;
-  protected readonly poster: Poster;
   private readonly reviver: Reviver;
   private readonly breaker: Breaker;
 
-  constructor(endpoint: Endpoint, target: HttpTarget) {
+  constructor(endpoint: Endpoint) {
     super(endpoint);
     this.endpoint = endpoint;
-    this.poster = new Poster(endpoint, target);
     this.breaker = new Breaker(endpoint.options.breaker);
     this.reviver = new Reviver(() => this.attempt());
   }
@@ -63,6 +61,20 @@ export abstract class HttpLine extends StandingConnection {
 
   async close(): Promise<void> {
     this.reviver.close();
+  }
+}
+
+/** A line over HTTP. */
+export abstract class HttpLine extends Line {
+  protected readonly poster: Poster;
+
+  constructor(endpoint: Endpoint, target: HttpTarget) {
+    super(endpoint);
+    this.poster = new Poster(endpoint, target);
+  }
+
+  override async close(): Promise<void> {
+    await super.close();
     await this.poster.close();
   }
 }

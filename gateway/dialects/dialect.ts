@@ -36,11 +36,21 @@ export interface EventPart {
   set(text: string): void;
 }
 
+/** A tool call that a model asks for, or a piece of one. */
+export interface ToolCall {
+  /** Tells the calls of one answer apart, such as `0/tool-arguments/1`. */
+  call: string;
+  /** What is to be called; undefined where the piece does not say. */
+  name: string | undefined;
+}
+
 /** One event of a stream, read. */
 export interface StreamEvent {
   /** The parsed object, which `EventPart.set` changes; undefined for `[DONE]` and comments. */
   body: Json | undefined;
   parts: EventPart[];
+  /** The tool calls that it begins or goes on with. */
+  tools: ToolCall[];
   /** Choices that end with this event: no more text comes on their channels. */
   finished: string[];
   usage: Usage | undefined;
@@ -65,6 +75,8 @@ export interface Dialect {
   requestSegments(body: Json): Segment[];
   /** Every piece of text that the model wrote. */
   replySegments(body: Json): Segment[];
+  /** Every tool that the model asks for. */
+  replyTools(body: Json): ToolCall[];
   /** Puts rewritten text back into the body that the segments came from. */
   writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void;
   /** What a whole reply tells of itself. */

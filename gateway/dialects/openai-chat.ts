@@ -6,13 +6,14 @@
 import type { Channel, Role, Segment, Usage } from '../../proto/contract.ts';
 import { type ErrorShape, GatewayError } from '../errors.ts';
 import { isJsonObject, parseJson } from '../json.ts';
-import type { Dialect, EventPart, Json, ModelRequest, ReplyFacts, StreamEvent } from './dialect.ts';
+import type { Dialect, EventPart, Json, ModelRequest, ReplyFacts, StreamEvent, ToolCall } from './dialect.ts';
 
 export const openaiChat: Dialect = {
   name: 'openai-chat',
   readRequest,
   requestSegments,
   replySegments,
+  replyTools,
   writeSegments,
   replyFacts: (body) => ({ usage: readUsage(body.usage), model: text(body.model) }),
   skimReply,
@@ -200,6 +201,38 @@ function replySegments(body: Json): Segment[] {
   return segments.list;
 }
 
+function replyTools(body: Json): ToolCall[] {
+  const tools: ToolCall[] = [];
+  if (!Array.isArray(body.choices)) return tools;
+  body.choices.forEach((choice: unknown, i) => {
+    if (isJsonObject(choice)) tools.push(...messageTools(choice.message, `${i}`));
+  });
+  return tools;
+}
+
+/** The tool calls of a message or of a delta. What calls something without saying what is one without a name. */
+function messageTools(message: unknown, choice: string): ToolCall[] {
+  if (!isJsonObject(message)) return [];
+  const { tool_calls: calls, function_call: single } = message;
+  const tools: ToolCall[] = [];
+  if (isJsonObject(single)) tools.push({ call: `${choice}/tool-arguments/function`, name: text(single.name) });
+  if (!Array.isArray(calls)) return tools;
+  calls.forEach((call: unknown, position) => {
+    if (!isJsonObject(call)) return;
+    const index = typeof call.index === 'number' ? call.index : position;
+    for (const name of calledNames(call)) tools.push({ call: `${choice}/tool-arguments/${index}`, name });
+  });
+  return tools;
+}
+
+/** What a tool call, or a piece of one, names; an empty piece names nothing, and calls nothing either. */
+function calledNames(call: Json): (string | undefined)[] {
+  const named = [call.function, call.custom].filter(isJsonObject);
+  const { index: _index, id: _id, type: _type, ...rest } = call;
+  const said = (named.length > 0 ? named : [rest]).filter((one) => Object.values(one).some((value) => value));
+  return said.map(({ name }) => text(name));
+}
+
 /**
  * Quotes inside strings are escaped, so `"usage":` can be nothing but a key; the last one is the reply's own, and the
  * first `"model":` too.
@@ -270,6 +303,7 @@ function readEvent(data: string): StreamEvent {
   const event: StreamEvent = {
     body: undefined,
     parts: NONE,
+    tools: NONE,
     finished: NONE,
     usage: undefined,
     error: undefined,
@@ -305,6 +339,10 @@ function readChoice(event: StreamEvent, choice: Json): void {
     event.bare = false;
   }
   const { delta } = choice;
+  for (const said of [delta, choice.message]) {
+    const tools = messageTools(said, `${index}`);
+    if (tools.length > 0) event.tools = [...event.tools, ...tools];
+  }
   readBeside(event, choice, index);
   if (isJsonObject(delta)) for (const key in delta) readDelta(event, choice, delta, key, index);
   // Log probabilities repeat the text; beside text that is not there they would tell it unseen.

@@ -7,12 +7,19 @@
  */
 import type { EventPart, Json, StreamEvent } from '../dialects/dialect.ts';
 import { asGatewayError, GatewayError } from '../errors.ts';
+import type { ToolCalls } from '../tool-calls.ts';
 import { Channel, type ChannelContext } from './channel.ts';
 import { FrameReader, frameData, isErrorFrame } from './frames.ts';
 import { BROKEN, Relay, type RelayContext } from './relay.ts';
 
 /** How many events may wait for a slow guard before the provider has to. */
 const MAX_WAITING = 256;
+
+/** What looks at the stream. */
+interface GuardContext extends ChannelContext {
+  /** Set where tool calls are authorised. */
+  tools: ToolCalls | undefined;
+}
 
 /** One event on its way. */
 interface Item {
@@ -33,7 +40,7 @@ interface Window {
 }
 
 export class Guarded extends Relay {
-  private readonly guards: ChannelContext;
+  private readonly guards: GuardContext;
   private readonly reader = new FrameReader();
   private readonly channels = new Map<string, Channel>();
   private waiting: Item[] = [];
@@ -43,7 +50,7 @@ export class Guarded extends Relay {
   private like: Json = {};
   private isClosing = false;
 
-  constructor(context: RelayContext, guards: ChannelContext) {
+  constructor(context: RelayContext, guards: GuardContext) {
     super(context);
     this.guards = guards;
   }
@@ -116,7 +123,13 @@ export class Guarded extends Relay {
     if (this.waiting.length <= MAX_WAITING) this.busy = false;
   }
 
+  /** What a model may not call stops the stream before any of its arguments is seen. */
   private guard(batch: Item[]): string | Promise<string> {
+    const permitted = this.guards.tools?.permit(batch.flatMap(({ event }) => event?.tools ?? []));
+    return permitted === undefined ? this.guardText(batch) : permitted.then(() => this.guardText(batch));
+  }
+
+  private guardText(batch: Item[]): string | Promise<string> {
     const windows = this.windows(batch);
     const results = windows.map(({ channel, text, last }) => channel.push(text, last));
     if (results.some((result) => result instanceof Promise)) {

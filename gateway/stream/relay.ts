@@ -5,7 +5,7 @@
  * handed over (the commit point) a failure is still a plain HTTP error.
  */
 import type { Dialect } from '../dialects/dialect.ts';
-import { asGatewayError, GatewayError } from '../errors.ts';
+import { asGatewayError, GatewayError, isRejection } from '../errors.ts';
 import type { Exchange } from '../exchange.ts';
 import type { RequestRecord } from '../telemetry/record.ts';
 import type { BodyListener, UpstreamReply } from '../upstream.ts';
@@ -160,7 +160,7 @@ export abstract class Relay implements BodyListener {
       this.settle.reject(error);
       return;
     }
-    record.outcome = error.code === 'content_rejected' || error.code === 'guard_unavailable' ? 'rejected' : 'failed';
+    record.outcome = isRejection(error.code) ? 'rejected' : 'failed';
     record.code = error.shape.code;
     record.cause = error.details.cause;
     exchange.write(dialect.errorFrame(error.shape));

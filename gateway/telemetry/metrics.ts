@@ -129,18 +129,26 @@ export class Metrics {
   }
 
   /** The series of a model's answers. The values of all labels but the answer's model come from the config. */
-  forModel(route: string, provider: string, requestModel: string, responseModel: string): ModelSeries {
-    const key = `${route}\u0000${provider}\u0000${requestModel}\u0000${responseModel}`;
+  forModel(named: {
+    route: string;
+    provider: string;
+    requestModel: string;
+    responseModel: string;
+    /** Who asked, as far as the config wants to know. */
+    people: Labels;
+  }): ModelSeries {
+    const { route, provider, requestModel, responseModel, people } = named;
+    const key = `${route}\u0000${provider}\u0000${requestModel}\u0000${responseModel}${keyOf(people)}`;
     const known = this.modelSeries.get(key);
     if (known) return known;
     const labels = { operation: 'chat', provider, requestModel, responseModel, route };
     const series: ModelSeries = {
-      inputTokens: this.model.tokens.cell({ ...labels, tokenType: 'input' }),
-      outputTokens: this.model.tokens.cell({ ...labels, tokenType: 'output' }),
+      inputTokens: this.model.tokens.cell({ ...labels, tokenType: 'input', ...people }),
+      outputTokens: this.model.tokens.cell({ ...labels, tokenType: 'output', ...people }),
       duration: this.model.duration.cell(labels),
       firstToken: this.model.firstToken.cell(labels),
       perToken: this.model.perToken.cell(labels),
-      cost: this.costs.cell({ gen_ai_system: provider, gen_ai_request_model: requestModel, route }),
+      cost: this.costs.cell({ gen_ai_system: provider, gen_ai_request_model: requestModel, route, ...people }),
     };
     if (this.modelSeries.size < 10_000) this.modelSeries.set(key, series);
     return series;
@@ -153,9 +161,10 @@ export class Metrics {
     reason: string;
     provider: string;
     model: string;
+    people: Labels;
   }): RequestSeries {
-    const { route, method, status, reason, provider, model } = labels;
-    const key = `${route}\u0000${method}\u0000${status}\u0000${reason}\u0000${provider}\u0000${model}`;
+    const { route, method, status, reason, provider, model, people } = labels;
+    const key = `${route}\u0000${method}\u0000${status}\u0000${reason}\u0000${provider}\u0000${model}${keyOf(people)}`;
     const known = this.requestSeries.get(key);
     if (known) return known;
     const named = {
@@ -167,7 +176,8 @@ export class Metrics {
       gen_ai_system: provider,
       gen_ai_request_model: model,
     };
-    const series = { requests: this.requests.cell(named), duration: this.durations.cell(named) };
+    // People are told apart by the counter alone: a histogram has 17 lines for each.
+    const series = { requests: this.requests.cell({ ...named, ...people }), duration: this.durations.cell(named) };
     if (this.requestSeries.size < 10_000) this.requestSeries.set(key, series);
     return series;
   }
@@ -189,6 +199,12 @@ export class Metrics {
     const tokens = usage?.outputTokens ?? 0;
     if (tokens > 1) series.perToken.observe((durationMs - firstTokenMs) / 1000 / (tokens - 1));
   }
+}
+
+function keyOf(people: Labels): string {
+  let key = '';
+  for (const name in people) key += `\u0000${name}\u0000${people[name]}`;
+  return key;
 }
 
 function plain(name: string, help: string): HistogramName {
@@ -229,7 +245,7 @@ function modelHistograms(registry: Registry, names: MetricNames): Metrics['model
   };
 }
 
-function otelLabels({ operation, provider, requestModel, responseModel, route, tokenType }: Labels): Labels {
+function otelLabels({ operation, provider, requestModel, responseModel, route, tokenType, ...people }: Labels): Labels {
   return {
     gen_ai_operation_name: operation!,
     gen_ai_provider_name: provider!,
@@ -237,10 +253,19 @@ function otelLabels({ operation, provider, requestModel, responseModel, route, t
     gen_ai_response_model: responseModel!,
     wardgate_route: route!,
     ...(tokenType !== undefined && { gen_ai_token_type: tokenType }),
+    ...people,
   };
 }
 
-function referenceLabels({ operation, provider, requestModel, responseModel, route, tokenType }: Labels): Labels {
+function referenceLabels({
+  operation,
+  provider,
+  requestModel,
+  responseModel,
+  route,
+  tokenType,
+  ...people
+}: Labels): Labels {
   return {
     gen_ai_operation_name: operation!,
     gen_ai_system: provider!,
@@ -248,5 +273,6 @@ function referenceLabels({ operation, provider, requestModel, responseModel, rou
     gen_ai_response_model: responseModel!,
     route: route!,
     ...(tokenType !== undefined && { gen_ai_token_type: tokenType }),
+    ...people,
   };
 }
