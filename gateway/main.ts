@@ -23,6 +23,7 @@ const PLUGINS: PluginSources = {
   'api-key-auth': async () => (await import('../plugins/api-key-auth/plugin.ts')).apiKeyAuth,
   'cel-authz': async () => (await import('../plugins/cel-authz/plugin.ts')).celAuthz,
   'local-limit': async () => (await import('../plugins/local-limit/plugin.ts')).localLimit,
+  'oidc-auth': async () => (await import('../plugins/oidc-auth/plugin.ts')).oidcAuth,
   'pii-guard': async () => (await import('../plugins/pii-guard/plugin.ts')).piiGuard,
   'usage-log': async () => (await import('../plugins/usage-log/plugin.ts')).usageLog,
 };

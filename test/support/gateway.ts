@@ -15,6 +15,7 @@ import { run } from '../../gateway/run.ts';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
 import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
+import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
 import type { Hook, Plugin, PluginFactory } from '../../proto/contract.ts';
@@ -56,7 +57,7 @@ export async function startGateway(config: ConfigSource, options: StartOptions =
   const file = join(folder, 'wardgate.yaml');
   const lines: string[] = [];
   const log = pino({ level: options.log ?? 'silent', base: null }, { write: (line: string) => void lines.push(line) });
-  const own = [apiKeyAuth, celAuthz, localLimit, piiGuard, usageLog, ...(options.factories ?? [])];
+  const own = [apiKeyAuth, celAuthz, localLimit, oidcAuth, piiGuard, usageLog, ...(options.factories ?? [])];
   await writeFile(file, yamlOf(config));
   const running = await run({
     file,
