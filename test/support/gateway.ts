@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { stringify } from 'yaml';
+import type { PluginSources } from '../../gateway/connect/connection.ts';
 import type { Gateway } from '../../gateway/gateway.ts';
 import { run } from '../../gateway/run.ts';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
@@ -19,6 +20,11 @@ import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
 import type { Hook, Plugin, PluginFactory } from '../../proto/contract.ts';
+
+/** Plugins whose libraries take long to load. */
+const LOADED_WHEN_MOUNTED: PluginSources = {
+  'openfga-authz': async () => (await import('../../plugins/openfga-authz/plugin.ts')).openfgaAuthz,
+};
 
 /** A config as an object, or as the YAML that would stand in the file. */
 export type ConfigSource = Record<string, unknown> | string;
@@ -62,7 +68,7 @@ export async function startGateway(config: ConfigSource, options: StartOptions =
   const running = await run({
     file,
     environment: options.environment ?? {},
-    factories: Object.fromEntries(own.map((factory) => [factory.name, factory])),
+    factories: { ...LOADED_WHEN_MOUNTED, ...Object.fromEntries(own.map((factory) => [factory.name, factory])) },
     log,
     listen: '127.0.0.1:0',
     metrics: options.metrics ? '127.0.0.1:0' : false,

@@ -1,6 +1,5 @@
 /** A gateway whose clients are told apart by keys, and guarded by openfga-authz. */
 
-import { openfgaAuthz } from '../../../plugins/openfga-authz/plugin.ts';
 import type { Identity } from '../../../proto/contract.ts';
 import { says } from '../../gateway/chat.ts';
 import { send } from '../../support/client.ts';
@@ -81,7 +80,7 @@ export async function startGuarded(
       plugins: { me: { at: 'local:believing' }, fga: { at: 'local:openfga-authz', config, ...mount } },
       route: { identity: 'optional' },
     }),
-    { factories: [believing, openfgaAuthz], log: 'warn' },
+    { factories: [believing], log: 'warn' },
   );
   return new Guarded(gateway, upstream);
 }
