@@ -6,6 +6,7 @@ import type { AllowOrReject, Reject } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
 import { isJsonObject, parseJson } from '../json.ts';
 import { PluginFault } from './connection.ts';
+import { type HeaderValue, headerIn } from './envoy-header.ts';
 
 /** `google.rpc.Code.OK`. */
 const OK = 0;
@@ -23,24 +24,8 @@ const ADD_IF_ABSENT = 1;
 const OVERWRITE_IF_EXISTS_OR_ADD = 2;
 const OVERWRITE_IF_EXISTS = 3;
 
-const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
-const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
-/** What frames an answer, or speaks of its connection, is the gateway's to say. */
-const FRAMING = new Set([
-  'connection',
-  'content-encoding',
-  'content-length',
-  'host',
-  'keep-alive',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-]);
-
 interface HeaderValueOption {
-  header?: { key?: string; value?: string; rawValue?: Buffer };
+  header?: HeaderValue;
   append?: { value?: boolean };
   appendAction?: number;
   keepEmptyValue?: boolean;
@@ -128,11 +113,9 @@ class DenialHeaders {
   }
 
   private add(option: HeaderValueOption): boolean {
-    const { key = '', value = '', rawValue } = option.header ?? {};
-    const name = key.toLowerCase();
-    const text = rawValue?.length ? rawValue.toString('latin1') : value;
-    if (rawValue?.length && value !== '') return false;
-    if (!HEADER_NAME.test(name) || FRAMING.has(name) || !HEADER_VALUE.test(text)) return false;
+    const header = headerIn(option.header);
+    if (header === undefined) return false;
+    const [name, text] = header;
     if (text !== '' || option.keepEmptyValue === true) this.put(name, text, option);
     return true;
   }
