@@ -1,6 +1,8 @@
 /** The config of api-key-auth: which keys are known, whose they are, and where clients put them. */
 import { z } from 'zod';
 import { parseConfig } from '../../proto/config.ts';
+import { DURATION } from './duration.ts';
+import { budget, models } from './grants.ts';
 
 /** What a key is made of: visible ASCII without the comma, because a comma in a header value joins two of them. */
 const KEY = /^[\x21-\x2b\x2d-\x7e]+$/;
@@ -31,7 +33,34 @@ const keyEntry = z.strictObject({
     })
     .optional()
     .describe('From this moment on the key is refused; a bare date means its first moment in UTC.'),
+  models: models.optional(),
+  budget: budget.optional(),
 });
+
+const duration = z.string().regex(DURATION, 'Write a number and its unit, such as 500ms, 2s or 1m.');
+
+const redis = z.strictObject({
+  url: z
+    .string()
+    .refine(isRedisUrl, 'Write redis://HOST:PORT, or rediss:// with TLS; user and password stand before the host.')
+    .describe('Where issued keys are kept, such as redis://redis:6379.'),
+  namespace: text
+    .max(128)
+    .default('wardgate:keys:')
+    .describe('What the names of all entries begin with; keys.ts wants the same.'),
+  refresh: duration
+    .default('2s')
+    .describe('How long an answer of Redis is believed: within this time a revoked key stops.'),
+  outage: duration
+    .default('30s')
+    .describe('How long a key that was seen goes on when Redis does not answer, from its last answer on.'),
+  timeout: duration.default('250ms').describe('How long an answer of Redis is waited for.'),
+});
+
+function isRedisUrl(written: string): boolean {
+  const url = URL.parse(written);
+  return url !== null && /^rediss?:$/.test(url.protocol) && url.hostname !== '';
+}
 
 /** One known key as it stands in the config. */
 export type KeyEntry = z.infer<typeof keyEntry>;
@@ -39,15 +68,24 @@ export type KeyEntry = z.infer<typeof keyEntry>;
 /** The config of api-key-auth. */
 export const CONFIG = z
   .strictObject({
-    keys: z.array(keyEntry).min(1, 'Name at least one key.'),
+    keys: z.array(keyEntry).default([]).describe('Keys that stand in the config; they work without Redis, too.'),
+    redis: redis.optional().describe('Keys that are issued and revoked by keys.ts while the gateway runs.'),
     headers: z
       .array(z.string().regex(HEADER_NAME, 'This is not a header name.').toLowerCase())
       .min(1, 'Name at least one header.')
       .default(['authorization', 'x-api-key', 'api-key'])
       .describe('Where clients may put the key. In `authorization` it stands after `Bearer`, elsewhere alone.'),
-    prefix: text.optional().describe('What all keys begin with; other credentials are left to other authenticators.'),
+    prefix: z
+      .union([text, z.array(text).min(1)])
+      .transform((written) => [written].flat())
+      .default([''])
+      .describe('What all keys begin with, or a list; other credentials are left to other authenticators.'),
   })
   .superRefine((config, context) => {
+    if (config.keys.length === 0 && config.redis === undefined) {
+      const message = 'Name at least one key, or say with `redis` where issued ones are kept.';
+      context.addIssue({ code: 'custom', path: ['keys'], message });
+    }
     for (const [index, entry] of config.keys.entries()) {
       for (const [field, message] of entryProblems(entry, config.prefix)) {
         context.addIssue({ code: 'custom', path: ['keys', index, ...(field ? [field] : [])], message });
@@ -57,14 +95,14 @@ export const CONFIG = z
 
 export type Config = z.infer<typeof CONFIG>;
 
-function* entryProblems(entry: KeyEntry, prefix = ''): Generator<[keyof KeyEntry | undefined, string]> {
+function* entryProblems(entry: KeyEntry, prefixes: string[]): Generator<[keyof KeyEntry | undefined, string]> {
   if ((entry.hash === undefined) === (entry.key === undefined)) {
     yield [undefined, 'Give either the `hash` of the key or, in a demo, the `key` itself.'];
   }
   if ((entry.subject === undefined) === (entry.name === undefined)) {
     yield [undefined, 'Say whose key it is with `subject` (or `name`, which means the same).'];
   }
-  if (entry.key !== undefined && !entry.key.startsWith(prefix)) {
+  if (entry.key !== undefined && !prefixes.some((prefix) => entry.key!.startsWith(prefix))) {
     yield ['key', 'The key does not begin with `prefix`, so it would never be looked at.'];
   }
 }

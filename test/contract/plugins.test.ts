@@ -6,19 +6,55 @@ import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
+import type { Action, AuthorizeInput } from '../../proto/contract.ts';
 import { answer, authenticate, authorize, limit, outcome, prompt, window } from './facts.ts';
 import { contractSuite } from './suite.ts';
 
-contractSuite(apiKeyAuth, { keys: [{ key: 'sk-a-long-and-random-key', subject: 'jo', groups: ['staff'] }] }, [
-  { title: 'no key', hook: 'authenticate', input: authenticate(), expected: { allow: {} } },
+const KEY = 'sk-a-long-and-random-key';
+const KEY_CLAIMS = { 'api-key': { id: '244e2335b4a12b50', models: ['gpt-4o*'], budget: { tokens: 50, per: '1h' } } };
+
+contractSuite(
+  apiKeyAuth,
   {
-    title: 'a good key',
-    hook: 'authenticate',
-    input: authenticate({ authorization: 'Bearer sk-a-long-and-random-key' }),
-    expected: { allow: { identity: { subject: 'jo', issuer: 'api-key-auth', groups: ['staff'] } } },
+    keys: [{ key: KEY, subject: 'jo', groups: ['staff'], models: ['gpt-4o*'], budget: { tokens: 50, per: '1h' } }],
   },
-  { title: 'a bad key', hook: 'authenticate', input: authenticate({ 'x-api-key': 'sk-wrong' }) },
-]);
+  [
+    {
+      title: 'no key',
+      hook: 'authenticate',
+      input: authenticate(),
+      expected: { allow: { challenge: 'Bearer realm="wardgate"' } },
+    },
+    {
+      title: 'a good key',
+      hook: 'authenticate',
+      input: authenticate({ authorization: `Bearer ${KEY}` }),
+      expected: {
+        allow: { identity: { subject: 'jo', issuer: 'api-key-auth', groups: ['staff'], claims: KEY_CLAIMS } },
+      },
+    },
+    { title: 'a bad key', hook: 'authenticate', input: authenticate({ 'x-api-key': 'sk-wrong' }) },
+    {
+      title: 'the models of a key',
+      hook: 'authorize',
+      input: keyHolder('model.list', 'gpt-4o-mini', 'llama3:8b'),
+      expected: { allow: { decisions: [true, false] } },
+    },
+    { title: 'a model that is not the key’s', hook: 'authorize', input: keyHolder('model.use', 'llama3:8b') },
+    {
+      title: 'somebody without a key',
+      hook: 'authorize',
+      input: authorize('llama3:8b'),
+      expected: { allow: { decisions: [true] } },
+    },
+  ],
+);
+
+function keyHolder(action: Action, ...names: string[]): AuthorizeInput {
+  const { request, resources } = authorize(...names);
+  const identity = { subject: 'jo', issuer: 'api-key-auth', claims: KEY_CLAIMS };
+  return { request: { ...request, identity }, action, resources };
+}
 
 contractSuite(celAuthz, { rules: ['"staff" in identity.groups', { deny: 'resource.name.startsWith("secret-")' }] }, [
   {
