@@ -17,6 +17,7 @@ export const ERRORS = {
   // What the plugins said
   unauthenticated: { status: 401, type: 'authentication_error' },
   forbidden: { status: 403, type: 'permission_error' },
+  conflict: { status: 409, type: 'invalid_request_error' },
   rate_limited: { status: 429, type: 'rate_limit_error' },
   content_rejected: { status: 403, type: 'invalid_request_error' },
   guard_unavailable: { status: 503, type: 'server_error' },
@@ -45,6 +46,7 @@ export function isRejection(code: ErrorCode): boolean {
 const REJECTIONS = new Set<ErrorCode>([
   'unauthenticated',
   'forbidden',
+  'conflict',
   'rate_limited',
   'content_rejected',
   'guard_unavailable',

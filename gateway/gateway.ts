@@ -1,5 +1,7 @@
 /** What all requests share: the current config, the pools, the metrics and the log. */
 import { randomUUID } from 'node:crypto';
+import type { Price } from '../proto/contract.ts';
+import type { Config } from './config/schema.ts';
 import type { Exchange } from './exchange.ts';
 import type { Route, Snapshot } from './snapshot.ts';
 import type { AccessLog, Log } from './telemetry/log.ts';
@@ -87,13 +89,18 @@ function believable(headers: Exchange['headers'], route: Route | undefined): Exc
 
 /** By the price table; undefined without a price or a usage. Prices are USD per million tokens. */
 function cost({ usage, upstreamModel, facts }: RequestRecord, { config }: Snapshot): number | undefined {
-  // Names come from outside: one such as `constructor` must not find what every object has.
-  const name = [upstreamModel, facts.model].find((one) => one !== undefined && Object.hasOwn(config.prices, one));
-  const price = name === undefined ? undefined : config.prices[name];
+  const price = priceOf(config, [upstreamModel, facts.model]);
   if (price === undefined || usage === undefined) return undefined;
   const cached = price.cachedInput === undefined ? 0 : (usage.cachedInputTokens ?? 0);
   const input = (usage.inputTokens - cached) * price.input + cached * (price.cachedInput ?? 0);
   return (input + usage.outputTokens * price.output) / 1_000_000;
+}
+
+/** The price of the first of these models that the table has, in USD per million tokens. */
+export function priceOf({ prices }: Config, models: (string | undefined)[]): Price | undefined {
+  // Names come from outside: one such as `constructor` must not find what every object has.
+  const name = models.find((one) => one !== undefined && Object.hasOwn(prices, one));
+  return name === undefined ? undefined : prices[name];
 }
 
 /** One line a request: everything but what was said. */

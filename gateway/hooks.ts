@@ -7,6 +7,7 @@
  */
 import type {
   Action,
+  Allow,
   AllowOrReject,
   AuthenticateInput,
   AuthorizeInput,
@@ -18,7 +19,10 @@ import type {
   LimitInput,
   ObserveInput,
   Placeholder,
+  RecallInput,
   Reject,
+  RememberInput,
+  RenewInput,
   RequestFacts,
   Respond,
   Segment,
@@ -26,6 +30,7 @@ import type {
   StreamInput,
   Verdict,
 } from '../proto/contract.ts';
+import { isTold } from '../proto/contract.ts';
 import { kindOf, verdictProblem } from '../proto/verdict.ts';
 import { PluginFault } from './connect/connection.ts';
 import { ERRORS, GatewayError } from './errors.ts';
@@ -40,7 +45,10 @@ export type HookInput =
   | SegmentsInput
   | StreamInput
   | ObserveInput
-  | EndpointInput;
+  | EndpointInput
+  | RecallInput
+  | RememberInput
+  | RenewInput;
 
 /** A verdict to obey, or `undefined`: in shadow, or a fault that the config forgives. */
 export type Judgement = Verdict | undefined;
@@ -108,16 +116,24 @@ interface Question {
 
 function judge(question: Question, answer: unknown): Judgement {
   const { mount, hook, input, record, startedAt } = question;
-  // An observer has nothing to answer.
-  const verdict = (hook === 'observe' && answer === undefined ? { allow: {} } : answer) as Verdict;
+  // Who is only told has nothing to answer.
+  const verdict = (answer === undefined && isTold(hook) ? { allow: {} } : answer) as Verdict;
   const problem = verdictProblem(hook, input, verdict) ?? rewriteProblem(input, verdict);
   if (problem !== undefined) return fault(question, new PluginFault('bad_verdict', problem));
   const kind = kindOf(verdict);
   const { code, findings } = (verdict as { [key: string]: { code?: string; findings?: Finding[] } })[kind]!;
   record.asked(mount, hook, kind, performance.now() - startedAt, { code, findings });
   // A reservation is settled also where it is not obeyed, or the shadow's counts would drift.
-  if ('allow' in verdict && verdict.allow.grant !== undefined) record.grants.set(mount, verdict.allow.grant);
+  if (hook === 'limit' && 'allow' in verdict) keepGrant(mount, verdict.allow, record);
   return mount.policy.shadow ? undefined : verdict;
+}
+
+function keepGrant(mount: Mount, { grant, renewMs }: Allow, record: RequestRecord): void {
+  if (grant === undefined) return;
+  record.grants.set(mount, grant);
+  if (renewMs === undefined) return;
+  const renew = () => void ask(mount, 'renew', { request: factsFor(mount, record), grant }, record);
+  record.renewals.push(setInterval(renew, renewMs).unref());
 }
 
 /** Rewritten tool arguments must still be JSON where they were: the client will parse them. */
@@ -162,7 +178,7 @@ function unavailable(name: string): string {
 // --- The hooks of a route ---------------------------------------------------------------------------------------------
 
 /** The plugins that a route asks at each hook, in order; `null` where there are none, which costs one comparison. */
-export interface RouteHooks extends Record<Exclude<Hook, 'authorize' | 'endpoint'>, Mount[] | null> {
+export interface RouteHooks extends Record<Exclude<Hook, 'authorize' | 'endpoint' | 'renew'>, Mount[] | null> {
   authorize: Record<Action, Mount[] | null>;
 }
 
@@ -179,10 +195,12 @@ export function compileHooks(mounts: Mount[]): RouteHooks {
       'model.list': about('model.list'),
       'tool.call': about('tool.call'),
     },
+    recall: at('recall'),
     limit: at('limit'),
     request: at('request'),
     response: at('response'),
     stream: at('stream'),
+    remember: at('remember'),
     observe: at('observe'),
   };
 }
@@ -293,8 +311,38 @@ export async function limit(
     const verdict = (judged instanceof Promise ? await judged : judged) as AllowOrReject | undefined;
     if (verdict === undefined) continue;
     if ('reject' in verdict) throw refusal(mount, verdict.reject, 'rate_limited');
-    if (verdict.allow.headers !== undefined) Object.assign(record.replyHeaders, clientHeaders(verdict.allow.headers));
+    const { headers, outputTokens } = verdict.allow;
+    if (headers !== undefined) Object.assign(record.replyHeaders, clientHeaders(headers));
+    if (outputTokens !== undefined) record.outputTokens = Math.min(outputTokens, record.outputTokens ?? outputTokens);
   }
+}
+
+/** Has this been answered already? The first answer that one of them remembers. */
+export async function recall(
+  mounts: Mount[],
+  record: RequestRecord,
+  asked: Omit<RecallInput, 'request'>,
+): Promise<Respond | undefined> {
+  for (const mount of mounts) {
+    const verdict = await ask(mount, 'recall', { request: factsFor(mount, record), ...asked }, record);
+    if (verdict === undefined) continue;
+    if ('reject' in verdict) throw refusal(mount, verdict.reject, 'conflict');
+    if ('respond' in verdict) return verdict.respond;
+    if ('allow' in verdict) record.repeatable?.claims.set(mount, verdict.allow.grant);
+  }
+  return undefined;
+}
+
+/** Tells what became of a request whose key was claimed: its answer, or that it may be sent again. */
+export function remember(record: RequestRecord): Promise<unknown> | undefined {
+  const { repeatable } = record;
+  if (repeatable === undefined || repeatable.claims.size === 0) return undefined;
+  const { key, fingerprint, claims, answer } = repeatable;
+  const outcome = answer === undefined ? ('failed' as const) : ('answered' as const);
+  const told = [...claims].map(([mount, grant]) =>
+    ask(mount, 'remember', { request: factsFor(mount, record), key, fingerprint, grant, outcome, ...answer }, record),
+  );
+  return Promise.all(told);
 }
 
 /** What the guards made of a text: the segments that changed, and what is to be restored in the answer. */
@@ -471,7 +519,7 @@ export function observe(
 export function refusal(
   mount: Mount,
   reject: Reject,
-  code: 'unauthenticated' | 'forbidden' | 'rate_limited' | 'content_rejected',
+  code: 'unauthenticated' | 'forbidden' | 'conflict' | 'rate_limited' | 'content_rejected',
 ): GatewayError {
   const isFault = reject.code === 'guard_unavailable' && reject.status === ERRORS.guard_unavailable.status;
   const own = isFault ? undefined : mount.policy.rejection;

@@ -24,6 +24,7 @@ const PLUGINS: PluginSources = {
   'cel-authz': async () => (await import('../plugins/cel-authz/plugin.ts')).celAuthz,
   'local-limit': async () => (await import('../plugins/local-limit/plugin.ts')).localLimit,
   'oidc-auth': async () => (await import('../plugins/oidc-auth/plugin.ts')).oidcAuth,
+  'opa-authz': async () => (await import('../plugins/opa-authz/plugin.ts')).opaAuthz,
   'openfga-authz': async () => (await import('../plugins/openfga-authz/plugin.ts')).openfgaAuthz,
   'pii-guard': async () => (await import('../plugins/pii-guard/plugin.ts')).piiGuard,
   'usage-log': async () => (await import('../plugins/usage-log/plugin.ts')).usageLog,

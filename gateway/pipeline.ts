@@ -13,8 +13,9 @@ import { chatDialect, DEFAULT_DIALECT } from './dialects/registry.ts';
 import { serveEndpoint } from './endpoint.ts';
 import { asGatewayError, GatewayError, isRejection } from './errors.ts';
 import type { Exchange } from './exchange.ts';
-import type { Gateway } from './gateway.ts';
+import { type Gateway, priceOf } from './gateway.ts';
 import * as hooks from './hooks.ts';
+import { answerAgain, keepAnswer } from './idempotency.ts';
 import { isJsonObject, parseJson, readJson, serialise, structureOf } from './json.ts';
 import type { Life } from './life.ts';
 import { describeModel, listModels } from './models.ts';
@@ -23,7 +24,7 @@ import { Guarded } from './stream/guarded.ts';
 import { PassThrough } from './stream/pass-through.ts';
 import type { RelayContext } from './stream/relay.ts';
 import { Restorer } from './stream/restore.ts';
-import { callTargets } from './targets.ts';
+import { callTargets, outputLimit } from './targets.ts';
 import { type RequestRecord, reasonOf } from './telemetry/record.ts';
 import { ToolCalls } from './tool-calls.ts';
 import { GONE, type UpstreamReply } from './upstream.ts';
@@ -122,12 +123,14 @@ async function chat(life: Life): Promise<void> {
   record.streamed = request.stream;
   record.estimatedInputTokens = Math.ceil(bytes.length / 4);
 
-  // 4. May they?  5. Have they quota left?
+  // 4. May they?  Has this been answered already?  5. Have they quota left?
   if (route.hooks.authorize['model.use'] !== null) await authorize(life, model, bytes);
+  if (!request.stream && (await answerAgain(life, bytes))) return;
   if (route.hooks.limit !== null) {
     await hooks.limit(route.hooks.limit, record, {
       estimatedInputTokens: record.estimatedInputTokens,
       maxOutputTokens: request.maxOutputTokens,
+      price: priceOf(snapshot.config, [model.targets[0]?.model, record.facts.model]),
     });
   }
 
@@ -140,7 +143,9 @@ async function chat(life: Life): Promise<void> {
     guarded !== undefined && guarded.placeholders.length > 0 ? new Restorer(guarded.placeholders) : undefined;
 
   // 7. The provider.  8. Is this fit to show?
-  const reply = await callTargets(life, model, { request, read, bytes, rewritten: guarded?.rewritten });
+  const paidTokens = record.outputTokens;
+  record.isOutputLimited = outputLimit(request, paidTokens) !== undefined;
+  const reply = await callTargets(life, model, { request, read, bytes, rewritten: guarded?.rewritten, paidTokens });
   const isStream = String(reply.headers['content-type'] ?? '').startsWith('text/event-stream');
   if (isStream && !request.stream) {
     reply.abort();
@@ -206,7 +211,8 @@ async function answerWhole(life: Life, reply: UpstreamReply, restorer: Restorer 
   const { exchange, snapshot, route, record, dialect } = life;
   const bytes = await reply.collect(snapshot.config.limits.reply);
   const { 'tool.call': toolAuthorizers } = route.hooks.authorize;
-  const isRead = route.hooks.response !== null || toolAuthorizers !== null || restorer !== undefined;
+  const isGuarded = route.hooks.response !== null || toolAuthorizers !== null || restorer !== undefined;
+  const isRead = isGuarded || record.isOutputLimited;
   const skimmed = isRead ? undefined : dialect.skimReply(bytes.toString('latin1'));
   const body = skimmed === undefined ? parseJson(bytes) : undefined;
   if (skimmed === undefined && !isJsonObject(body)) {
@@ -219,6 +225,7 @@ async function answerWhole(life: Life, reply: UpstreamReply, restorer: Restorer 
   const out = isRead ? await guardWhole(life, body as Json, bytes, restorer) : bytes;
   if (exchange.gone) return;
   record.status = reply.status;
+  keepAnswer(record, reply.status, out);
   exchange.reply(reply.status, replyHead(life, reply, false), out);
 }
 
@@ -240,9 +247,13 @@ async function guardWhole(
       if (restored !== shown) rewritten.set(id, restored);
     }
   }
-  if (rewritten.size === 0) return bytes;
+  const isCut = record.isOutputLimited && dialect.markLimited(body);
+  if (rewritten.size === 0 && !isCut) return bytes;
   const { hasLongNumbers } = structureOf(bytes.toString('utf8'), Number.POSITIVE_INFINITY);
-  return serialise({ body, hasLongNumbers }, bytes, (target) => dialect.writeSegments(target, rewritten));
+  return serialise({ body, hasLongNumbers }, bytes, (target) => {
+    dialect.writeSegments(target, rewritten);
+    if (isCut) dialect.markLimited(target);
+  });
 }
 
 // --- A streamed answer ----------------------------------------------------------------------------------------------
@@ -268,11 +279,12 @@ async function relay(
   };
   const { 'tool.call': toolAuthorizers } = route.hooks.authorize;
   const isGuarded = route.hooks.stream !== null || toolAuthorizers !== null || restorer !== undefined;
+  const isRead = isGuarded || record.isOutputLimited;
   const tools = toolAuthorizers === null ? undefined : new ToolCalls(toolAuthorizers, record);
   const guards = { mounts: route.hooks.stream ?? [], tools, restorer, record };
   gateway.metrics.openStreams.value += 1;
   try {
-    await (isGuarded ? new Guarded(context, guards) : new PassThrough(context)).start().ended;
+    await (isRead ? new Guarded(context, guards) : new PassThrough(context)).start().ended;
   } finally {
     gateway.metrics.openStreams.value -= 1;
   }
@@ -336,6 +348,7 @@ function settled(ended: Ended): Promise<unknown> | undefined {
 /** 9. What became of it: quotas are settled with the true usage, the record is written. Also when the client has gone. */
 function settle({ record, route, gateway, snapshot }: Ended): Promise<unknown> | undefined {
   const durationMs = record.elapsed();
+  for (const timer of record.renewals) clearInterval(timer);
   if (record.status === 0) record.status = 499;
   if (record.usage === undefined && record.answerChars > 0) {
     record.usage = {
@@ -345,7 +358,8 @@ function settle({ record, route, gateway, snapshot }: Ended): Promise<unknown> |
     };
   }
   gateway.settle(record, durationMs, snapshot);
-  if (route === undefined || route.hooks.observe === null) return undefined;
+  const remembered = hooks.remember(record);
+  if (route === undefined || route.hooks.observe === null) return remembered;
   const outcome: Omit<ObserveInput, 'request' | 'grant'> = {
     status: record.status,
     outcome: record.outcome,
@@ -359,5 +373,6 @@ function settle({ record, route, gateway, snapshot }: Ended): Promise<unknown> |
     firstTokenMs: record.firstTokenMs,
     trace: record.trace,
   };
-  return hooks.observe(route.hooks.observe, record, outcome);
+  const observed = hooks.observe(route.hooks.observe, record, outcome);
+  return remembered === undefined ? observed : Promise.all([remembered, observed]);
 }

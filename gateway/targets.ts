@@ -17,6 +17,15 @@ export interface Outgoing {
   bytes: Buffer;
   /** Texts that guards changed, by segment. */
   rewritten: ReadonlyMap<string, string> | undefined;
+  /** The most answer tokens that the limits paid for. */
+  paidTokens: number | undefined;
+}
+
+/** The most tokens of one choice that the limits paid for, when the client wants more. */
+export function outputLimit(request: ModelRequest, paid: number | undefined): number | undefined {
+  if (paid === undefined) return undefined;
+  const most = Math.max(1, Math.floor(paid / request.choices));
+  return request.maxOutputTokens === undefined || most < request.maxOutputTokens ? most : undefined;
 }
 
 /**
@@ -24,20 +33,23 @@ export interface Outgoing {
  * spelling survive.
  */
 function upstreamBody(
-  { request, read, bytes, rewritten }: Outgoing,
+  { request, read, bytes, rewritten, paidTokens }: Outgoing,
   name: string | undefined,
   { provider }: Target,
   dialect: Dialect,
 ): Buffer | string {
   const asksUsage = request.stream && !request.wantsUsage && provider.streamUsage;
   const renamed = name === request.model ? undefined : name;
+  const most = outputLimit(request, paidTokens);
   const isRewritten = rewritten !== undefined && rewritten.size > 0;
-  if (!asksUsage && renamed === undefined && !isRewritten) return bytes;
+  if (!asksUsage && renamed === undefined && !isRewritten && most === undefined) return bytes;
   const { body } = request;
-  if (renamed === undefined && !isRewritten && body.stream_options === undefined) return withUsageOption(bytes);
+  const isPlain = renamed === undefined && !isRewritten && most === undefined;
+  if (isPlain && body.stream_options === undefined) return withUsageOption(bytes);
   return serialise(read, bytes, (changed: Json) => {
     if (isRewritten) dialect.writeSegments(changed, rewritten);
     if (renamed !== undefined) changed.model = renamed;
+    if (most !== undefined) dialect.limitOutput(changed, most, provider.outputLimitField);
     if (asksUsage) changed.stream_options = { ...(changed.stream_options as Json | undefined), include_usage: true };
   });
 }

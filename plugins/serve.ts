@@ -29,6 +29,7 @@ import {
   type Description,
   HOOKS,
   type Hook,
+  isTold,
   type Plugin,
   type PluginFactory,
 } from '../proto/contract.ts';
@@ -197,9 +198,9 @@ class PluginHost {
   }
 }
 
-/** An observer has nothing to answer; any other hook has, and its silence is a fault. */
+/** Who is only told has nothing to answer; any other hook has, and its silence is a fault. */
 function nothing(hook: Hook): object | undefined {
-  return hook === 'observe' ? { allow: {} } : undefined;
+  return isTold(hook) ? { allow: {} } : undefined;
 }
 
 function faulty(code: string, message: string): Outcome {

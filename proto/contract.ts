@@ -19,13 +19,21 @@ export const CONTRACT_VERSION = 1;
 export const HOOKS = {
   authenticate: ['allow', 'reject'],
   authorize: ['allow', 'reject'],
+  recall: ['allow', 'respond', 'reject'],
   limit: ['allow', 'reject'],
+  renew: ['allow'],
   request: ['allow', 'rewrite', 'reject'],
   response: ['allow', 'rewrite', 'reject'],
   stream: ['release', 'reject'],
+  remember: ['allow'],
   observe: ['allow'],
   endpoint: ['respond'],
 } as const satisfies Record<string, readonly VerdictKind[]>;
+
+/** Whether a plugin is only told something here: then answering nothing is an answer. */
+export function isTold(hook: Hook): boolean {
+  return HOOKS[hook].length === 1 && HOOKS[hook][0] === 'allow';
+}
 
 export type Hook = keyof typeof HOOKS;
 export type VerdictKind = 'allow' | 'rewrite' | 'reject' | 'release' | 'respond';
@@ -97,12 +105,55 @@ export type Action = 'model.use' | 'model.list' | 'tool.call';
 /** What an authorizer is asked that does not say more. */
 export const DEFAULT_ACTIONS: readonly Action[] = ['model.use', 'model.list'];
 
+/**
+ * Has this been answered already? Asked of whole requests with an `idempotency-key`, before anything costs money. Allow
+ * claims the key for this request (`grant`); respond is the first request's answer; reject says that it is still being
+ * answered, or was another request.
+ */
+export interface RecallInput {
+  request: RequestFacts;
+  /** The client's key, 1–255 visible ASCII characters. Who asks is part of it: two identities never share one. */
+  key: string;
+  /** SHA-256 of method, path and body, in hexadecimal. */
+  fingerprint: string;
+}
+
+/** What became of a request whose key was claimed; told once. */
+export interface RememberInput extends RecallInput {
+  /** The claim that this plugin gave in `recall`. */
+  grant?: Grant;
+  /** `failed`: there is nothing to remember, so that the request may be sent again. */
+  outcome: 'answered' | 'failed';
+  /** HTTP status, body and its type, as the client got them. */
+  status?: number;
+  contentType?: string;
+  body?: string;
+}
+
+/** The longest answer that is remembered, in UTF-16 units. */
+export const MAX_REMEMBERED = 1024 * 1024;
+
+/** USD per million tokens. */
+export interface Price {
+  input: number;
+  output: number;
+  cachedInput?: number;
+}
+
 export interface LimitInput {
   request: RequestFacts;
   /** Estimate of the prompt's tokens (characters / 4, rounded up) plus nothing for the answer. */
   estimatedInputTokens: number;
   /** The client's own bound on the answer (`max_tokens`), when it gave one. */
   maxOutputTokens?: number;
+  /** Of the model's first target, when the price table has it. */
+  price?: Price;
+}
+
+/** Asked while a request with a grant is open: a grant that is not renewed may expire. */
+export interface RenewInput {
+  request: RequestFacts;
+  grant: Grant;
 }
 
 export type Role = 'system' | 'user' | 'assistant' | 'tool';
@@ -191,8 +242,15 @@ export interface Allow {
   cookies?: string[];
   /** `authenticate`, `limit`: headers for the client, such as `x-ratelimit-remaining`. */
   headers?: Record<string, string>;
-  /** `limit`: what was reserved. */
+  /** `limit`: what was reserved. `recall`: the claim. */
   grant?: Grant;
+  /**
+   * `limit`: the most answer tokens that the grant pays for. The provider is told so, and an answer that goes on is cut
+   * there.
+   */
+  outputTokens?: number;
+  /** `limit`: how often the grant wants to be renewed while the request is open, in milliseconds, 500 at least. */
+  renewMs?: number;
   findings?: Finding[];
 }
 
@@ -238,7 +296,7 @@ export interface Respond {
   headers?: Record<string, string>;
   /** Whole values of `set-cookie`. */
   cookies?: string[];
-  /** At most 64 KiB; default empty. */
+  /** At most 64 KiB, from `recall` at most {@link MAX_REMEMBERED}; default empty. */
   body?: string;
   /** Default `text/plain; charset=utf-8`. */
   contentType?: string;
@@ -310,6 +368,9 @@ export interface Plugin {
   describe(): Description;
   authenticate?(input: AuthenticateInput, options?: CallOptions): Awaitable<AllowOrReject>;
   authorize?(input: AuthorizeInput, options?: CallOptions): Awaitable<AllowOrReject>;
+  recall?(input: RecallInput, options?: CallOptions): Awaitable<AllowOrReject | { respond: Respond }>;
+  remember?(input: RememberInput, options?: CallOptions): Awaitable<{ allow: Allow } | undefined>;
+  renew?(input: RenewInput, options?: CallOptions): Awaitable<{ allow: Allow } | undefined>;
   limit?(input: LimitInput, options?: CallOptions): Awaitable<AllowOrReject>;
   request?(input: SegmentsInput, options?: CallOptions): Awaitable<TextVerdict>;
   response?(input: SegmentsInput, options?: CallOptions): Awaitable<TextVerdict>;

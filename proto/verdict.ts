@@ -7,6 +7,7 @@ import {
   type AuthorizeInput,
   HOOKS,
   type Hook,
+  MAX_REMEMBERED,
   type Placeholder,
   type Reject,
   type Release,
@@ -21,6 +22,9 @@ import {
 /** A body that a plugin brings along is passed on up to this size, in UTF-16 units. */
 export const MAX_REJECT_BODY = 65_536;
 const MAX_COOKIES = 16;
+const MIN_RENEW_MS = 500;
+/** A timer that is set for longer goes off at once. */
+const MAX_RENEW_MS = 2 ** 31 - 1;
 const MAX_PLACEHOLDERS = 10_000;
 const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
@@ -53,6 +57,13 @@ function allowProblem(allow: Allow, hook: Hook, input: AuthorizeInput): string |
   if (hook === 'authenticate') return authenticateProblem(allow);
   if (hook === 'authorize') return decisionsProblem(allow.decisions, input.resources.length);
   if (allow.grant !== undefined && typeof allow.grant !== 'string') return 'a grant is a string';
+  const { outputTokens, renewMs } = allow;
+  if (outputTokens !== undefined && !(Number.isInteger(outputTokens) && outputTokens >= 0)) {
+    return '`outputTokens` is a number of tokens';
+  }
+  if (renewMs !== undefined && !(typeof renewMs === 'number' && renewMs >= MIN_RENEW_MS && renewMs <= MAX_RENEW_MS)) {
+    return `\`renewMs\` lies between ${MIN_RENEW_MS} and ${MAX_RENEW_MS} milliseconds`;
+  }
   return headersProblem(allow.headers);
 }
 
@@ -89,14 +100,18 @@ function rejectProblem(reject: Reject): string | undefined {
   return answerProblem(reject);
 }
 
-function respondProblem(respond: Respond): string | undefined {
-  return isStatus(respond.status, 200) ? answerProblem(respond) : 'the status of an answer lies between 200 and 599';
+function respondProblem(respond: Respond, hook: Hook): string | undefined {
+  if (!isStatus(respond.status, 200)) return 'the status of an answer lies between 200 and 599';
+  return answerProblem(respond, hook === 'recall' ? MAX_REMEMBERED : MAX_REJECT_BODY);
 }
 
 /** What goes to the client as the plugin wrote it. */
-function answerProblem({ body, contentType, cookies, headers }: Omit<Respond, 'status'>): string | undefined {
-  if (body !== undefined && !(typeof body === 'string' && body.length <= MAX_REJECT_BODY)) {
-    return `a body is a string of at most ${MAX_REJECT_BODY} characters`;
+function answerProblem(
+  { body, contentType, cookies, headers }: Omit<Respond, 'status'>,
+  mostChars = MAX_REJECT_BODY,
+): string | undefined {
+  if (body !== undefined && !(typeof body === 'string' && body.length <= mostChars)) {
+    return `a body is a string of at most ${mostChars} characters`;
   }
   if (contentType !== undefined && !isHeaderValue(contentType)) return 'the content type is not a header value';
   return cookiesProblem(cookies) ?? headersProblem(headers);

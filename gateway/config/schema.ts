@@ -115,8 +115,8 @@ const plugin = z.strictObject({
   at: z
     .string()
     .regex(
-      /^(local:|grpc:\/\/|grpcs:\/\/|http:\/\/|https:\/\/|webhook:\/\/|webhooks:\/\/|ext-authz:\/\/).+/,
-      'must begin with local:, grpc://, grpcs://, http://, https://, webhook:// or ext-authz://',
+      /^(local:|grpc:\/\/|grpcs:\/\/|http:\/\/|https:\/\/|webhook:\/\/|webhooks:\/\/|ext-authz:\/\/|rls:\/\/).+/,
+      'must begin with local:, grpc://, grpcs://, http://, https://, webhook://, ext-authz:// or rls://',
     )
     .describe('Where it runs.'),
   config: z.unknown().optional().describe('The plugin’s own config; checked by the plugin.'),

@@ -14,6 +14,9 @@ import type {
   LimitInput,
   ObserveInput,
   PluginFactory,
+  RecallInput,
+  RememberInput,
+  RenewInput,
   SegmentsInput,
   StreamInput,
 } from '../../proto/contract.ts';
@@ -28,6 +31,9 @@ export interface HookInput {
   stream: StreamInput;
   observe: ObserveInput;
   endpoint: EndpointInput;
+  recall: RecallInput;
+  remember: RememberInput;
+  renew: RenewInput;
 }
 
 /**

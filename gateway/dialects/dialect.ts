@@ -7,6 +7,9 @@ import type { ErrorShape } from '../errors.ts';
 /** A JSON object that came from outside. */
 export type Json = Record<string, unknown>;
 
+/** Where a provider wants the bound on an answer. */
+export type OutputLimitField = 'max_tokens' | 'max_completion_tokens';
+
 /** What the pipeline needs to know of a request; the body keeps everything else. */
 export interface ModelRequest {
   body: Json;
@@ -86,6 +89,12 @@ export interface Dialect {
    * text, which is one character a byte.
    */
   skimReply(text: string): ReplyFacts | undefined;
+  /** Bounds the answer's tokens, in the field that the client used, else in the provider's. */
+  limitOutput(body: Json, tokens: number, field: OutputLimitField): void;
+  /** Says of an answer, or of an event, that ended for its length that a quota set it; false when it did not end so. */
+  markLimited(body: Json): boolean;
+  /** The events that end a stream whose quota is used up; `like` is any event of it. */
+  cutShort(like: Json, choices: string[], usage: Usage | undefined): string;
   /** Reads the data of one event. */
   readEvent(data: string): StreamEvent;
   /** An event of its own for text that was held when its channel ended; `like` is any event of the stream. */

@@ -6,7 +6,16 @@
 import type { Channel, Role, Segment, Usage } from '../../proto/contract.ts';
 import { type ErrorShape, GatewayError } from '../errors.ts';
 import { isJsonObject, parseJson } from '../json.ts';
-import type { Dialect, EventPart, Json, ModelRequest, ReplyFacts, StreamEvent, ToolCall } from './dialect.ts';
+import type {
+  Dialect,
+  EventPart,
+  Json,
+  ModelRequest,
+  OutputLimitField,
+  ReplyFacts,
+  StreamEvent,
+  ToolCall,
+} from './dialect.ts';
 
 export const openaiChat: Dialect = {
   name: 'openai-chat',
@@ -17,6 +26,9 @@ export const openaiChat: Dialect = {
   writeSegments,
   replyFacts: (body) => ({ usage: readUsage(body.usage), model: text(body.model) }),
   skimReply,
+  limitOutput,
+  markLimited,
+  cutShort,
   readEvent,
   textEvent,
   frame: (body) => `data: ${JSON.stringify(body)}\n\n`,
@@ -473,19 +485,16 @@ function addPart(event: StreamEvent, choice: Json, holder: Json, key: string, ch
 
 function textEvent(like: Json, channel: string, value: string): Json {
   const [index = '0', kind, call, ...path] = channel.split('/');
-  const { id, object, created, model, system_fingerprint } = like;
   const place =
     kind === 'choice-text'
       ? { text: value }
       : { delta: kind === 'field' ? nested([call ?? '', ...path], value) : deltaFor(kind, call, value, channel) };
-  return {
-    id,
-    object,
-    created,
-    model,
-    ...(system_fingerprint !== undefined && { system_fingerprint }),
-    choices: [{ index: Number(index), ...place, finish_reason: null }],
-  };
+  return { ...eventHead(like), choices: [{ index: Number(index), ...place, finish_reason: null }] };
+}
+
+/** What every event of a stream repeats. */
+function eventHead({ id, object, created, model, system_fingerprint }: Json): Json {
+  return { id, object, created, model, ...(system_fingerprint !== undefined && { system_fingerprint }) };
 }
 
 /** The field that a pointer's keys name, with the value in it. */
@@ -507,6 +516,47 @@ function deltaFor(kind: string | undefined, call: string | undefined, value: str
   if (call === 'function') return { function_call: { arguments: value } };
   if (channel.endsWith('/custom')) return { tool_calls: [{ index: Number(call), custom: { input: value } }] };
   return { tool_calls: [{ index: Number(call), function: { arguments: value } }] };
+}
+
+// --- Quotas -------------------------------------------------------------------------------------------------------
+
+/** Tells an answer that a quota cut apart from one that the model's own limit cut. */
+const LIMITED = {
+  code: 'quota_exhausted',
+  message: 'The answer was cut because your quota is used up. Ask again when it is there again.',
+};
+
+function limitOutput(body: Json, most: number, field: OutputLimitField): void {
+  const given = (['max_completion_tokens', 'max_tokens'] as const).filter((one) => typeof body[one] === 'number');
+  for (const one of given.length === 0 ? [field] : given) body[one] = most;
+}
+
+function markLimited(body: Json): boolean {
+  if (!Array.isArray(body.choices)) return false;
+  const cut = body.choices.filter((choice) => isJsonObject(choice) && choice.finish_reason === 'length') as Json[];
+  for (const choice of cut) choice.wardgate = LIMITED;
+  return cut.length > 0;
+}
+
+function cutShort(like: Json, choices: string[], usage: Usage | undefined): string {
+  const head = eventHead(like);
+  const ended = choices.map((index) => ({
+    index: Number(index),
+    delta: {},
+    finish_reason: 'length',
+    wardgate: LIMITED,
+  }));
+  const events: Json[] = [{ ...head, choices: ended }];
+  if (usage !== undefined) events.push({ ...head, choices: [], usage: writtenUsage(usage) });
+  return `${events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join('')}data: [DONE]\n\n`;
+}
+
+function writtenUsage({ inputTokens, outputTokens }: Usage): Json {
+  return {
+    prompt_tokens: inputTokens,
+    completion_tokens: outputTokens,
+    total_tokens: inputTokens + outputTokens,
+  };
 }
 
 // --- Errors -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ export function openaiCompatible(name: string, config: ProviderConfig): Provider
     origin: base.origin,
     timeouts: config.timeouts,
     streamUsage: config.streamUsage,
+    outputLimitField: preset.outputLimitField ?? 'max_tokens',
     forwardedHeaders: ['traceparent', 'tracestate', 'openai-beta'],
     chatCall: (forwarded) => ({ path, headers: forwarded.length === 0 ? fixed : [...fixed, ...forwarded] }),
     readError: (status, body, retryAfter) => readError(name, status, body, retryAfter),

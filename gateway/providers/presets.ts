@@ -1,3 +1,5 @@
+import type { OutputLimitField } from '../dialects/dialect.ts';
+
 /**
  * Providers by name: what each kind speaks and where it lives. A new OpenAI-compatible vendor is one line here.
  * Base URLs: the vendors' own documentation, 2026.
@@ -7,11 +9,14 @@ export interface Preset {
   baseUrl?: string;
   /** The vendor in `gen_ai.provider.name` (OpenTelemetry's GenAI conventions); default: the kind itself. */
   telemetryName?: string;
+  /** Where it wants the bound on an answer; default `max_tokens`, which all compatible servers know. */
+  outputLimitField?: OutputLimitField;
 }
 
 export const PRESETS: Record<string, Preset> = {
   'openai-compatible': { telemetryName: 'custom' },
-  openai: { baseUrl: 'https://api.openai.com/v1' },
+  // Its reasoning models refuse `max_tokens`.
+  openai: { baseUrl: 'https://api.openai.com/v1', outputLimitField: 'max_completion_tokens' },
   groq: { baseUrl: 'https://api.groq.com/openai/v1' },
   gemini: { baseUrl: 'https://generativelanguage.googleapis.com/v1beta/openai', telemetryName: 'gcp.gemini' },
   mistral: { baseUrl: 'https://api.mistral.ai/v1', telemetryName: 'mistral_ai' },

@@ -1,6 +1,7 @@
 /**
  * A provider is what a vendor speaks: it builds a request and reads an error. Pure: it opens no connection.
  */
+import type { OutputLimitField } from '../dialects/dialect.ts';
 import type { ErrorCode, ErrorDetails } from '../errors.ts';
 
 /** A provider's refusal, in the gateway's words. */
@@ -27,6 +28,8 @@ export interface Provider {
   readonly timeouts: { connect: number; firstByte: number; idle: number };
   /** Whether streams are asked for their usage. */
   readonly streamUsage: boolean;
+  /** Where it wants the bound on an answer. */
+  readonly outputLimitField: OutputLimitField;
   /** Names of the client's headers that may go along. */
   readonly forwardedHeaders: readonly string[];
   /** The chat call. `forwarded` are the client's headers that may go along. */

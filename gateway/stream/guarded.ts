@@ -58,12 +58,16 @@ export class Guarded extends Relay {
   protected pass(bytes: Buffer): void {
     if (this.isClosing) return;
     try {
-      for (const frame of this.reader.push(bytes)) this.waiting.push(this.read(frame));
+      for (const frame of this.reader.push(bytes)) {
+        this.waiting.push(this.read(frame));
+        if (this.isSpent) break;
+      }
     } catch (error) {
       // What came before is passed on first.
       this.upstreamBroke(asGatewayError(error));
       return;
     }
+    if (this.isSpent) this.cutShort();
     this.work();
     // Only what a guard has still to answer counts: guards in process have emptied the queue by now.
     if (this.waiting.length > MAX_WAITING) this.busy = true;
@@ -90,7 +94,35 @@ export class Guarded extends Relay {
         'The provider reported an error in its answer. Try again.',
       );
     }
-    return { frame, event, isChanged: event.isTrimmed };
+    const isLimited = this.context.record.isOutputLimited && event.finished.length > 0 && event.body !== undefined;
+    const isMarked = isLimited && this.context.dialect.markLimited(event.body!);
+    return { frame, event, isChanged: event.isTrimmed || isMarked };
+  }
+
+  /** The provider went on although the quota is used up, by an estimate of 4 characters a token. */
+  private get isSpent(): boolean {
+    const { isOutputLimited, outputTokens = 0, answerChars } = this.context.record;
+    return isOutputLimited && !this.meter.hasFinished && answerChars > outputTokens * 4;
+  }
+
+  /** Ends the stream at its grant: what was held goes out, then a finish that says why; the provider is let go. */
+  private cutShort(): void {
+    const { record, reply, dialect, wantsUsage } = this.context;
+    this.isClosing = true;
+    reply.abort();
+    record.code = 'quota_exhausted';
+    record.usage ??= {
+      inputTokens: record.estimatedInputTokens,
+      outputTokens: Math.ceil(record.answerChars / 4),
+      estimated: true,
+    };
+    this.afterwards = () => {
+      this.afterwards = undefined;
+      this.lastWords(() => {
+        this.write(dialect.cutShort(this.like, this.meter.unfinished, wantsUsage ? record.usage : undefined));
+        this.finish();
+      });
+    };
   }
 
   /** Passes on what waits, as long as the guards answer at once; otherwise goes on when they have. */

@@ -24,6 +24,11 @@ export class Meter {
     return true;
   }
 
+  /** The choices that have begun and not finished. */
+  get unfinished(): string[] {
+    return [...this.begun].filter((choice) => !this.finished.has(choice));
+  }
+
   see(event: StreamEvent): void {
     const { record } = this;
     if (event.done) this.isDone = true;

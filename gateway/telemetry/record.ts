@@ -21,6 +21,15 @@ interface Told {
   findings?: Finding[];
 }
 
+/** A request with an `idempotency-key`, and what is to be told to those who remember its answer. */
+export interface Repeatable {
+  key: string;
+  fingerprint: string;
+  /** The claims on the key, by the mount that made them. */
+  claims: Map<Mount, string | undefined>;
+  answer: { status: number; contentType: string; body: string } | undefined;
+}
+
 export class RequestRecord {
   readonly facts: RequestFacts;
   readonly headers: Readonly<Record<string, string | undefined>>;
@@ -32,6 +41,14 @@ export class RequestRecord {
   readonly replyHeaders: Record<string, string> = {};
   /** Whole values of `set-cookie` that plugins want on the answer. */
   readonly replyCookies: string[] = [];
+  /** Keeps reservations alive while the request is open. */
+  readonly renewals: NodeJS.Timeout[] = [];
+  /** The most answer tokens that the limits paid for. */
+  outputTokens: number | undefined;
+  /** Whether that is less than the client wanted. */
+  isOutputLimited = false;
+  /** Set for a request that its client may send again. */
+  repeatable: Repeatable | undefined;
   readonly trace: TraceEntry[] = [];
   /** HTTP status sent, 0 until then. */
   status = 0;

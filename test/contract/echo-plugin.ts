@@ -1,7 +1,5 @@
 /** A plugin that answers every hook with every field that the contract has, and takes its cue from the text. */
-import { ConfigProblem, type Hook, type Plugin, type PluginFactory } from '../../proto/contract.ts';
-
-const HOOKS: Hook[] = ['authenticate', 'authorize', 'limit', 'request', 'response', 'stream', 'observe', 'endpoint'];
+import { ConfigProblem, HOOKS, type Hook, type Plugin, type PluginFactory } from '../../proto/contract.ts';
 
 export const echo: PluginFactory = {
   name: 'echo',
@@ -26,7 +24,7 @@ function echoWith(word: string): Plugin {
       contract: 1,
       name: 'echo',
       version: '1.2.3',
-      hooks: HOOKS,
+      hooks: Object.keys(HOOKS) as Hook[],
       rewrites: true,
       gate: 's',
       media: true,
@@ -59,7 +57,27 @@ function echoWith(word: string): Plugin {
     limit: ({ estimatedInputTokens, maxOutputTokens }) => {
       if (estimatedInputTokens > 1000)
         return { reject: { code: 'over', message: 'Later.', headers: { 'retry-after': '42' }, status: 429 } };
-      return { allow: { headers: { 'x-left': `${estimatedInputTokens}/${maxOutputTokens}` }, grant: 'grant-1' } };
+      return {
+        allow: {
+          headers: { 'x-left': `${estimatedInputTokens}/${maxOutputTokens}` },
+          grant: 'grant-1',
+          outputTokens: 0,
+          renewMs: 1500.5,
+        },
+      };
+    },
+    renew: ({ grant }) => {
+      if (grant !== 'grant-1') throw new Error('incomplete');
+      return undefined;
+    },
+    recall: ({ key, fingerprint }) => {
+      if (key === 'new') return { allow: { grant: fingerprint } };
+      return { respond: { status: 200, body: 'ü'.repeat(100_000), contentType: 'application/json' } };
+    },
+    remember: ({ outcome, status, body, grant }) => {
+      const isWhole = outcome === 'answered' && status === 200 && body === '' && grant === 'ab12';
+      if (!isWhole && outcome !== 'failed') throw new Error('incomplete');
+      return undefined;
     },
     request: text,
     response: text,

@@ -1,5 +1,17 @@
 import { echo } from './echo-plugin.ts';
-import { answer, authenticate, authorize, endpoint, facts, limit, outcome, prompt, window } from './facts.ts';
+import {
+  answer,
+  authenticate,
+  authorize,
+  endpoint,
+  facts,
+  limit,
+  outcome,
+  prompt,
+  recall,
+  remember,
+  window,
+} from './facts.ts';
 import { contractSuite } from './suite.ts';
 
 const longText = 'lorem ipsum 🙂 '.repeat(80_000);
@@ -63,8 +75,16 @@ contractSuite(echo, { word: 'secret' }, [
     title: 'a grant and headers',
     hook: 'limit',
     input: limit(0),
-    expected: { allow: { headers: { 'x-left': '0/100' }, grant: 'grant-1' } },
+    expected: {
+      allow: { headers: { 'x-left': '0/100' }, grant: 'grant-1', outputTokens: 0, renewMs: 1500.5 },
+    },
   },
+  { title: 'the price of a model', hook: 'limit', input: { ...limit(0), price: { input: 0, output: 1.5 } } },
+  { title: 'a grant that lives on', hook: 'renew', input: { request: facts, grant: 'grant-1' } },
+  { title: 'a key that is new', hook: 'recall', input: recall('new'), expected: { allow: { grant: 'ab12' } } },
+  { title: 'a key that was answered, at length', hook: 'recall', input: recall('old') },
+  { title: 'an answer to remember', hook: 'remember', input: remember('answered'), expected: { allow: {} } },
+  { title: 'nothing to remember', hook: 'remember', input: remember('failed'), expected: { allow: {} } },
   {
     title: 'a quota that is used up',
     hook: 'limit',

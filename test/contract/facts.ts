@@ -5,6 +5,8 @@ import type {
   EndpointInput,
   LimitInput,
   ObserveInput,
+  RecallInput,
+  RememberInput,
   RequestFacts,
   SegmentsInput,
   StreamInput,
@@ -38,6 +40,15 @@ export function authorize(...names: string[]): AuthorizeInput {
 export function endpoint(query: string, body = ''): EndpointInput {
   const headers = { cookie: 'a=1; b=2', 'content-type': 'application/x-www-form-urlencoded' };
   return { request: { id: 'req-1', method: 'POST', path: '/echo/callback', route: '', headers }, query, body };
+}
+
+export function recall(key: string): RecallInput {
+  return { request: facts, key, fingerprint: 'ab12' };
+}
+
+export function remember(outcome: RememberInput['outcome']): RememberInput {
+  const answer = { status: 200, contentType: 'application/json', body: '' };
+  return { ...recall('new'), grant: 'ab12', outcome, ...(outcome === 'answered' && answer) };
 }
 
 export function limit(estimatedInputTokens = 10): LimitInput {

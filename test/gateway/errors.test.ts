@@ -26,7 +26,8 @@ const saboteur = testPlugin('saboteur', {
     return { rewrite: { segments: [{ id: '/no/such/place', text: 'x' }] } };
   },
 });
-const factories = [stranger, jailer, full, prude, broken, saboteur];
+const busy = testPlugin('busy', { recall: () => ({ reject: { code: 'conflict', message: 'Wait for the first.' } }) });
+const factories = [stranger, jailer, busy, full, prude, broken, saboteur];
 
 interface Rig {
   upstream: ScriptedUpstream;
@@ -74,6 +75,7 @@ const CASES: Record<ErrorCode, Reach> = {
   method_not_allowed: ({ gateway }) => send(`${gateway.url}/v1/chat/completions`),
   unauthenticated: on('/stranger'),
   forbidden: on('/jailer'),
+  conflict: ({ gateway }) => ask(gateway, prompt(), { route: '/busy', headers: { 'Idempotency-Key': 'k' } }),
   rate_limited: on('/full'),
   content_rejected: on('/prude'),
   guard_unavailable: on('/broken'),

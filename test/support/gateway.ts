@@ -19,10 +19,11 @@ import { localLimit } from '../../plugins/local-limit/plugin.ts';
 import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
-import type { Hook, Plugin, PluginFactory } from '../../proto/contract.ts';
+import { HOOKS, type Hook, type Plugin, type PluginFactory } from '../../proto/contract.ts';
 
 /** Plugins whose libraries take long to load. */
 const LOADED_WHEN_MOUNTED: PluginSources = {
+  'opa-authz': async () => (await import('../../plugins/opa-authz/plugin.ts')).opaAuthz,
   'openfga-authz': async () => (await import('../../plugins/openfga-authz/plugin.ts')).openfgaAuthz,
 };
 
@@ -131,9 +132,7 @@ export function configFor(upstreamUrl: string, parts: ConfigParts = {}): Record<
 
 /** A plugin written in a test, for `at: local:NAME`. `describe` is made up from its methods unless it has one. */
 export function testPlugin(name: string, plugin: Partial<Plugin>, rewrites = true): PluginFactory {
-  const hooks = HOOKS.filter((hook) => plugin[hook] !== undefined);
+  const hooks = (Object.keys(HOOKS) as Hook[]).filter((hook) => plugin[hook] !== undefined);
   const describe = () => ({ contract: 1 as const, name, version: '1.0.0', hooks, rewrites });
   return { name, create: () => ({ describe, ...plugin }) };
 }
-
-const HOOKS: Hook[] = ['authenticate', 'authorize', 'limit', 'request', 'response', 'stream', 'observe'];

@@ -169,7 +169,9 @@ routes: { /: { plugins: ["${name}"] , models: ["${name}"] } }
     const text = `${LEAST}plugins: { x: { at: "local:nobody" } }\n`;
     await expect(startGateway(text)).rejects.toMatchObject({
       problems: [
-        'line 4: plugins.x.at: there is no plugin `nobody` (there is: api-key-auth, local-limit, pii-guard, usage-log); a file is written local:./file.ts',
+        expect.stringMatching(
+          /^line 4: plugins\.x\.at: there is no plugin `nobody` \(there is: api-key-auth, .*usage-log\); a file is written local:\.\/file\.ts$/,
+        ),
       ],
     });
   });
