@@ -1,0 +1,137 @@
+/** What stands behind the browser: a realm in a real Keycloak, a simulated model, the gateway, a real Open WebUI. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startSimulator } from '../../../simulator/server.ts';
+import { startGateway, type TestGateway } from '../../support/gateway.ts';
+import { importRealm, type Realm } from './realm.ts';
+
+/** A token's pace at which a person, or a script, sees a sentence grow. */
+const TOKEN_DELAY_MS = 60;
+/** Its first start makes the database; on busy cores that takes a minute. */
+const READY_WITHIN_MS = 180_000;
+
+/** The model behind Open WebUI's own connection, and the one that the browser asks for directly. */
+export const MODELS = { chat: 'simulated', direct: 'claude-3-5-sonnet-20241022' } as const;
+
+export interface Stage extends AsyncDisposable {
+  readonly webuiUrl: string;
+  readonly realm: Realm;
+  readonly gateway: TestGateway;
+  /** Limits the route of Open WebUI to so many requests an hour and person, or not at all. */
+  limit(requests?: number): Promise<void>;
+}
+
+/** Starts all of it. Open WebUI is installed by run-openwebui.sh if it is not there. */
+export async function startStage(keycloakUrl: string, port: number): Promise<Stage> {
+  await using parts = new AsyncDisposableStack();
+  const webuiUrl = `http://localhost:${port}`;
+  const realm = parts.use(await importRealm(keycloakUrl, webuiUrl));
+  const model = await startSimulator({ tokenDelayMs: TOKEN_DELAY_MS });
+  parts.defer(() => model.close());
+  const config = (requests?: number) => configOf({ model: model.url, issuer: realm.issuer, webuiUrl, requests });
+  const gateway = parts.use(await startGateway(config(), { log: 'info' }));
+  const data = await mkdtemp(join(tmpdir(), 'wardgate-open-webui-'));
+  parts.defer(() => rm(data, { recursive: true, force: true }));
+  const webui = startWebui({
+    PORT: String(port),
+    GATEWAY_URL: `${gateway.url}/openai/v1`,
+    KEYCLOAK_URL: keycloakUrl,
+    KEYCLOAK_REALM: realm.name,
+    DATA_DIR: data,
+  });
+  parts.defer(() => stop(webui));
+  await ready(webuiUrl, webui);
+  const kept = parts.move();
+  return {
+    webuiUrl,
+    realm,
+    gateway,
+    async limit(requests) {
+      if (!(await gateway.reload(config(requests)))) throw new Error('the gateway refused its new config');
+    },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+interface Facts {
+  model: string;
+  issuer: string;
+  webuiUrl: string;
+  requests?: number;
+}
+
+/** The routes of deploy/compose/wardgate.yaml that a chat uses, with the plugins in process. */
+function configOf({ model, issuer, webuiUrl, requests }: Facts): Record<string, unknown> {
+  const rate =
+    requests === undefined ? { requestsPerMinute: 600 } : { maxTokens: requests, tokensPerFill: 1, fillInterval: '1h' };
+  return {
+    providers: { simulated: { kind: 'openai-compatible', baseUrl: `${model}/v1` } },
+    models: { [MODELS.chat]: 'simulated', [MODELS.direct]: 'simulated' },
+    plugins: {
+      sso: {
+        at: 'local:oidc-auth',
+        config: { issuers: [{ issuer, audience: 'wardgate', azp: 'openweb-ui', backchannelLogout: ['openweb-ui'] }] },
+      },
+      'chat-signed-in': {
+        at: 'local:cel-authz',
+        headers: ['x-openwebui-task'],
+        rejection: { status: 401 },
+        config: {
+          rules: ['identity != null || !("x-openwebui-task" in request.headers)'],
+          code: 'unauthenticated',
+          message: 'You are no longer signed in. Sign out of Open WebUI and sign in again.',
+        },
+      },
+      'signed-in': {
+        at: 'local:cel-authz',
+        rejection: { status: 403, body: 'authorization failed', contentType: 'text/plain' },
+        config: { rules: ['identity != null'] },
+      },
+      limit: { at: 'local:local-limit', config: { limits: [{ per: 'identity', ...rate }] } },
+      pii: {
+        at: 'local:pii-guard',
+        history: 'mask',
+        config: { rules: ['email', { rule: 'credit-card', action: 'reject' }] },
+      },
+    },
+    routes: {
+      '/openai': {
+        models: [MODELS.chat],
+        identity: 'optional',
+        plugins: ['sso', 'chat-signed-in', 'signed-in', 'limit', 'pii'],
+      },
+      '/anthropic': { models: [MODELS.direct], plugins: ['pii'], cors: { origins: [webuiUrl] } },
+    },
+  };
+}
+
+function startWebui(settings: Record<string, string>): ChildProcess {
+  return spawn('bash', ['run-openwebui.sh'], {
+    env: { ...process.env, ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+async function ready(url: string, webui: ChildProcess): Promise<void> {
+  let printed = '';
+  for (const output of [webui.stdout, webui.stderr]) output?.on('data', (text) => (printed += String(text)));
+  for (const until = Date.now() + READY_WITHIN_MS; Date.now() < until; await sleep(500)) {
+    if (webui.exitCode !== null) break;
+    const healthy = await fetch(`${url}/health`).catch(() => undefined);
+    if (healthy?.ok) return;
+  }
+  throw new Error(`Open WebUI did not get ready:\n${printed.slice(-3000)}`);
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = once(child, 'exit');
+  child.kill('SIGTERM');
+  const late = setTimeout(() => child.kill('SIGKILL'), 10_000);
+  await gone;
+  clearTimeout(late);
+}
