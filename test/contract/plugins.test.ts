@@ -1,12 +1,15 @@
 /** The plugins that come along, by the contract suite: each in process, over gRPC both ways, and over HTTP. */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { afterAll } from 'vitest';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
 import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
+import { opaAuthz } from '../../plugins/opa-authz/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
 import type { Action, AuthorizeInput } from '../../proto/contract.ts';
+import { opaServer } from '../plugins/opa-authz/opa-server.ts';
 import { answer, authenticate, authorize, limit, outcome, prompt, window } from './facts.ts';
 import { contractSuite } from './suite.ts';
 
@@ -71,6 +74,24 @@ contractSuite(localLimit, { limits: [{ maxTokens: 2, tokensPerFill: 2, fillInter
   { title: 'its end', hook: 'observe', input: outcome(), expected: { allow: {} } },
   { title: 'the second request', hook: 'limit', input: limit() },
   { title: 'one too many', hook: 'limit', input: limit() },
+]);
+
+const opa = await opaServer(({ action }) => (action === 'model.use' ? { allow: ['a'], message: 'Only a.' } : ['a']));
+afterAll(() => opa[Symbol.asyncDispose]());
+
+contractSuite(opaAuthz, { url: opa.url, tools: true, body: '8KiB' }, [
+  {
+    title: 'two of three models',
+    hook: 'authorize',
+    input: authorize('a', 'b', 'a'),
+    expected: { allow: { decisions: [true, false, true] } },
+  },
+  {
+    title: 'a model that the policy denies',
+    hook: 'authorize',
+    input: authorize('b'),
+    expected: { reject: { code: 'policy_denied', message: 'Only a.', status: 403 } },
+  },
 ]);
 
 contractSuite(piiGuard, { rules: ['email', 'credit-card'], action: 'mask' }, [

@@ -17,13 +17,13 @@ import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
 import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
 import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
+import { opaAuthz } from '../../plugins/opa-authz/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
 import { HOOKS, type Hook, type Plugin, type PluginFactory } from '../../proto/contract.ts';
 
 /** Plugins whose libraries take long to load. */
 const LOADED_WHEN_MOUNTED: PluginSources = {
-  'opa-authz': async () => (await import('../../plugins/opa-authz/plugin.ts')).opaAuthz,
   'openfga-authz': async () => (await import('../../plugins/openfga-authz/plugin.ts')).openfgaAuthz,
 };
 
@@ -64,7 +64,7 @@ export async function startGateway(config: ConfigSource, options: StartOptions =
   const file = join(folder, 'wardgate.yaml');
   const lines: string[] = [];
   const log = pino({ level: options.log ?? 'silent', base: null }, { write: (line: string) => void lines.push(line) });
-  const own = [apiKeyAuth, celAuthz, localLimit, oidcAuth, piiGuard, usageLog, ...(options.factories ?? [])];
+  const own = [apiKeyAuth, celAuthz, localLimit, oidcAuth, opaAuthz, piiGuard, usageLog, ...(options.factories ?? [])];
   await writeFile(file, yamlOf(config));
   const running = await run({
     file,

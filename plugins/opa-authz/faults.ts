@@ -1,0 +1,22 @@
+/** What went wrong with OPA, in words that may be logged: none of them is made from what a request holds. */
+
+/** There is no decision. The gateway logs the code and the message of what is called a PluginFault. */
+export class OpaFault extends Error {
+  readonly code: 'opa_unavailable' | 'opa_no_decision';
+
+  constructor(code: OpaFault['code'], message: string) {
+    super(message);
+    this.name = 'PluginFault';
+    this.code = code;
+  }
+}
+
+/** OPA could not be asked, or answered as OPA does not. */
+export function unavailable(what: string): OpaFault {
+  return new OpaFault('opa_unavailable', `OPA could not be asked: ${what}.`);
+}
+
+/** OPA's answer decides nothing: a mistake in the policy, or in `path`. */
+export function noDecision(what: string): OpaFault {
+  return new OpaFault('opa_no_decision', `The policy's decision cannot be read: ${what}.`);
+}
