@@ -36,4 +36,7 @@ export OPENFGA_AUTHZ=grpc://127.0.0.1:${OPENFGA_AUTHZ_PORT:-9007}
 export OPA_AUTHZ=grpc://127.0.0.1:${OPA_AUTHZ_PORT:-9008}
 export OPA=ext-authz://127.0.0.1:${OPA_GRPC_PORT:-9191}
 
-exec npm start --silent -- --config deploy/compose/wardgate.yaml "$@"
+# As `npm start` does it, without npm in between, so that a signal reaches the gateway.
+node setup.mjs
+export PATH=$PWD/node_modules/.bin:$PATH
+exec node --max-semi-space-size=8 gateway/main.ts --config deploy/compose/wardgate.yaml "$@"
