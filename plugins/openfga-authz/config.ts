@@ -12,6 +12,9 @@ const NAME = /^[A-Za-z0-9_-]{1,50}$/;
 const REFERENCE = /^([A-Za-z0-9_-]{1,50}):([^\s:#*{}]*)\{([^{}]+)\}([^\s:#*{}]*)$/;
 const ULID = /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
 
+/** OpenFGA's own rule for names of stores. */
+export const STORE_NAME = /^[a-zA-Z0-9\s./^_&@-]{3,64}$/;
+
 const FIELDS = ['username', 'subject', 'sub', 'email', 'tenant'] as const;
 const LISTS = ['groups', 'roles'] as const;
 const CLAIM = 'claims.';
@@ -102,7 +105,11 @@ export const CONFIG = z
   .strictObject({
     apiUrl: url.describe('Where OpenFGA answers HTTP, such as http://openfga:8080.'),
     credentials: credentials.optional(),
-    store: text.optional().describe('The name of the store; default: wardgate.'),
+    store: z
+      .string()
+      .regex(STORE_NAME, 'A store has a name of 3 to 64 letters, digits, dashes and dots.')
+      .optional()
+      .describe('The name of the store; default: wardgate.'),
     storeId: ulid.optional().describe('Its id, in place of the name.'),
     modelId: ulid.optional().describe('The id of the authorization model; default: the newest of the store.'),
     user: user.prefault('user:{username}').describe('Who asks: a type and one field of the identity.'),

@@ -9,9 +9,10 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { FgaApiAuthenticationError, FgaApiError, type OpenFgaApi } from '@openfga/sdk';
+import { FgaApiError, type OpenFgaApi } from '@openfga/sdk';
 import { parse } from 'yaml';
 import type { z } from 'zod';
+import { STORE_NAME } from './config.ts';
 import { apiOf } from './fga.ts';
 import { MODEL, type Seeded, seed, TUPLES } from './seeding.ts';
 import { storesNamed } from './store.ts';
@@ -38,6 +39,8 @@ async function main(): Promise<void> {
   const apiUrl = args['api-url'] ?? process.env.FGA_API_URL;
   if (apiUrl === undefined || !URL.canParse(apiUrl))
     throw new UsageError('--api-url wants a URL such as http://localhost:8080');
+  if (!STORE_NAME.test(args.store))
+    throw new UsageError('--store wants a name of 3 to 64 letters, digits, dashes and dots');
   if (args.model === undefined) throw new UsageError('--model wants a file');
   const model = fileAs(MODEL, args.model);
   const tuples = args.tuples === undefined ? [] : fileAs(TUPLES, args.tuples);
@@ -90,18 +93,22 @@ function contentOf(file: string): unknown {
   }
 }
 
-/** A server that is only starting refuses connections, or answers 5xx; one that refuses the token will go on doing so. */
+/** A server that is only starting refuses connections, or answers 5xx; one that refuses what it is asked goes on so. */
 async function untilThere(api: OpenFgaApi, apiUrl: string, store: string, seconds: number): Promise<void> {
   const until = performance.now() + seconds * 1000;
   for (;;) {
     try {
       return void (await storesNamed(api, store, { timeout: 5000 }));
     } catch (error) {
-      if (error instanceof FgaApiAuthenticationError) throw error;
+      if (isRefusal(error)) throw error;
       if (performance.now() >= until) throw new Error(`OpenFGA did not answer at ${apiUrl} within ${seconds} s.`);
     }
     await sleep(PAUSE_MS);
   }
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof FgaApiError && error.statusCode !== undefined && error.statusCode < 500;
 }
 
 function report(store: string, { storeId, isNewStore, modelId, isNewModel, written, present }: Seeded): string {

@@ -12,16 +12,18 @@ export type Who = Partial<Identity> | undefined;
 export class Guarded implements AsyncDisposable {
   readonly gateway: TestGateway;
   readonly #upstream: ScriptedUpstream;
+  readonly #url: string;
 
-  constructor(gateway: TestGateway, upstream: ScriptedUpstream) {
+  constructor(gateway: TestGateway, upstream: ScriptedUpstream, route: string) {
     this.gateway = gateway;
     this.#upstream = upstream;
+    this.#url = `${gateway.url}${route === '/' ? '' : route}`;
   }
 
   /** Asks for a completion, as a user of that name, as that identity, or as nobody. */
   use(who: string | Who, model: string) {
     const body = { model, messages: [{ role: 'user', content: 'Hello' }] };
-    return send(`${this.gateway.url}/v1/chat/completions`, { headers: saying(who), body });
+    return send(`${this.#url}/v1/chat/completions`, { headers: saying(who), body });
   }
 
   async status(who: string | Who, model: string): Promise<number> {
@@ -31,7 +33,7 @@ export class Guarded implements AsyncDisposable {
   }
 
   models(who: string | Who) {
-    return send(`${this.gateway.url}/v1/models`, { headers: saying(who) });
+    return send(`${this.#url}/v1/models`, { headers: saying(who) });
   }
 
   /** The ids that `GET /v1/models` shows. */
@@ -70,7 +72,7 @@ const believing = testPlugin('believing', {
 export async function startGuarded(
   config: Record<string, unknown>,
   models: string[] = ['gpt-4o', 'gpt-3.5-turbo', 'claude-35'],
-  mount: Record<string, unknown> = {},
+  { route = '/', ...mount }: Record<string, unknown> & { route?: string } = {},
 ): Promise<Guarded> {
   const upstream = await startScriptedUpstream();
   upstream.always(says());
@@ -78,9 +80,9 @@ export async function startGuarded(
     configFor(upstream.url, {
       models: Object.fromEntries(models.map((model) => [model, 'up'])),
       plugins: { me: { at: 'local:believing' }, fga: { at: 'local:openfga-authz', config, ...mount } },
-      route: { identity: 'optional' },
+      routes: { [route]: { plugins: ['me', 'fga'], identity: 'optional' } },
     }),
     { factories: [believing], log: 'warn' },
   );
-  return new Guarded(gateway, upstream);
+  return new Guarded(gateway, upstream, route);
 }
