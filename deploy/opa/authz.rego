@@ -2,13 +2,14 @@
 # the header opens the way in development, and only to the gpt-3.5 models. CORS preflights always pass.
 package authz
 
+# Imported, and no rule: what is a rule stands in the decision, and so in the log.
+import input.attributes.request.http
+
 default allowed := false
 
 allowed if input.attributes.request.http.method == "OPTIONS"
 
 allowed if count(reason) == 0
-
-http := input.attributes.request.http
 
 # Each of these alone is enough for a no; together they are in the decision log.
 reason contains "Path must start with /opa/openai" if not path_is_ours

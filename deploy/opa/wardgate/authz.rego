@@ -8,12 +8,17 @@ package wardgate.authz
 models := {
 	"admin": ["*"],
 	"ai-user": ["gpt-3.5-*", "gpt-4o*"],
+	# Those of the demo's realm.
+	"ai-agents": ["gpt-4o-mini", "cheap"],
+	"supply-chain": ["gpt-4o*"],
 }
 
 # What each team (a group of the token) may use besides.
 teams := {
 	"research": ["o3", "gpt-4o*"],
 	"support": ["gpt-4o-mini"],
+	"acme-eng": ["gpt-4o*", "smart"],
+	"acme-ml": ["*"],
 }
 
 # Tools that a model may call for anybody, and for roles.
