@@ -97,6 +97,7 @@ start() {
 
 # What would fail later, in the browser, is told now.
 look_before() {
+  command -v curl >/dev/null || die 'curl is needed, to see whether Keycloak and the gateway answer: apt-get install curl'
   if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
     die "port $port is taken. Stop what listens there, or choose another: PORT=9998 $0 (Keycloak's client openweb-ui must then allow http://localhost:9998/* as a redirect)"
   fi
