@@ -147,14 +147,16 @@ export type Config = z.infer<typeof CONFIG>;
 function* problems(config: {
   store?: string;
   storeId?: string;
-  user: Reference;
-  groups?: { tuple: { userType: string } };
+  user: Partial<Reference>;
+  groups?: { tuple: { userType?: string } };
 }): Generator<[string[], string]> {
   if (config.store !== undefined && config.storeId !== undefined) {
     yield [['storeId'], 'Give either the name of the store or its id.'];
   }
   const { type } = config.user;
-  if (config.groups !== undefined && config.groups.tuple.userType !== type) {
+  // One that is refused for what it is has no type to compare.
+  const groupType = config.groups?.tuple.userType;
+  if (type !== undefined && groupType !== undefined && groupType !== type) {
     yield [['groups', 'tuple'], `Its user must be of the type that \`user\` has: ${type}:{user}.`];
   }
 }
