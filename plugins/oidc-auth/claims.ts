@@ -89,6 +89,7 @@ function bounded(value: unknown, depth: number): unknown {
   return Object.fromEntries(entries.map(([name, one]) => [name, inner(one)]).filter(([, one]) => one !== undefined));
 }
 
-function isClaims(value: unknown): value is Claims {
+/** Whether a value is an object of claims. */
+export function isClaims(value: unknown): value is Claims {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -222,7 +222,9 @@ function* insecureUrls({ issuer, discoveryUrl, metadata }: IssuerConfig, path: P
     ...Object.entries(metadata).map(([name, value]): [string[], string] => [['metadata', name], value]),
   ];
   for (const [place, url] of urls) {
-    if (url === undefined || url.startsWith('https:') || isLoopback(new URL(url).hostname)) continue;
+    if (url === undefined || !URL.canParse(url)) continue;
+    const { protocol, hostname } = new URL(url);
+    if (protocol === 'https:' || isLoopback(hostname)) continue;
     yield {
       path: [...path, ...place],
       message: 'Plain http can be listened to and changed on its way: use https, or say `allowInsecure: true`.',
@@ -238,7 +240,7 @@ function* loginProblems(login: LoginConfig, issuers: IssuerConfig[]): Generator<
   if (!login.scopes.includes('openid')) {
     yield { path: ['login', 'scopes'], message: 'The scope `openid` is needed: without it nobody says who signed in.' };
   }
-  if (new URL(login.publicUrl).search !== '') yield { path: ['login', 'publicUrl'], message: 'Leave out the query.' };
+  if (login.publicUrl.includes('?')) yield { path: ['login', 'publicUrl'], message: 'Leave out the query.' };
 }
 
 /** Checks a config. @throws ConfigProblem with every problem and its place; none repeats a secret */

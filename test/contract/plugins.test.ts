@@ -5,12 +5,14 @@ import { afterAll } from 'vitest';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
 import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
+import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
 import { opaAuthz } from '../../plugins/opa-authz/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
 import type { Action, AuthorizeInput } from '../../proto/contract.ts';
 import { opaServer } from '../plugins/opa-authz/opa-server.ts';
-import { answer, authenticate, authorize, limit, outcome, prompt, window } from './facts.ts';
+import { startIssuer } from '../support/issuer.ts';
+import { answer, authenticate, authorize, endpoint, limit, outcome, prompt, window } from './facts.ts';
 import { contractSuite } from './suite.ts';
 
 const KEY = 'sk-a-long-and-random-key';
@@ -92,6 +94,19 @@ contractSuite(opaAuthz, { url: opa.url, tools: true, body: '8KiB' }, [
     input: authorize('b'),
     expected: { reject: { code: 'policy_denied', message: 'Only a.', status: 403 } },
   },
+]);
+
+const issuer = await startIssuer();
+const bearing = (token: string) => authenticate({ authorization: `Bearer ${token}` });
+const metadata = endpoint('');
+metadata.request = { ...metadata.request, method: 'GET', path: '/.well-known/oauth-protected-resource' };
+afterAll(() => issuer.stop());
+
+contractSuite(oidcAuth, { issuers: [{ issuer: issuer.url, audience: 'account' }], resource: 'https://gw.example' }, [
+  { title: 'no token', hook: 'authenticate', input: authenticate() },
+  { title: 'a good token', hook: 'authenticate', input: bearing(await issuer.token()) },
+  { title: 'a token for others', hook: 'authenticate', input: bearing(await issuer.token({ aud: 'other' })) },
+  { title: 'a path of its own', hook: 'endpoint', input: metadata },
 ]);
 
 contractSuite(piiGuard, { rules: ['email', 'credit-card'], action: 'mask' }, [
