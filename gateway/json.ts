@@ -125,6 +125,11 @@ export function isJsonObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** The content type of a body that came without one. */
+export function contentTypeOf(body: string): string {
+  return isJsonObject(parseJson(body)) ? 'application/json' : 'text/plain; charset=utf-8';
+}
+
 /**
  * Writes a body that was changed. Numbers keep their spelling where a JavaScript number could not hold them: a 64-bit
  * seed must not be rounded because a mask was put in elsewhere.

@@ -224,7 +224,7 @@ export class Connections {
   }
 
   private async connection(name: string, policy: PluginConfig, baseDir: string): Promise<Connection> {
-    const { at, config, forwardHeaders, window, connections, hooks, tls, credentials } = policy;
+    const { at, config, headers, forwardHeaders, window, connections, hooks, tls, credentials } = policy;
     const options = {
       connections: at.startsWith('grpc') ? connections : undefined,
       hooks,
@@ -233,6 +233,7 @@ export class Connections {
       forwardHeaders,
       windowChars: window.size,
       overlapChars: window.overlap,
+      shownHeaders: at.startsWith('rls') ? [...headers, ...forwardHeaders.map(({ name }) => name)] : undefined,
     };
     const key = JSON.stringify([name, at, config, options, baseDir]);
     const known = this.open.get(key);

@@ -11,6 +11,7 @@ const WAYS: Record<string, () => Promise<Way>> = {
   https: async () => (await import('./http.ts')).connectHttp,
   webhook: async () => (await import('./webhook.ts')).connectWebhook,
   'ext-authz': async () => (await import('./ext-authz.ts')).connectExtAuthz,
+  rls: async () => (await import('./rls.ts')).connectRls,
 };
 
 /** The schemes that `at` may have. */

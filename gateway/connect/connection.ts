@@ -107,6 +107,8 @@ export interface EndpointOptions {
   windowChars?: number;
   /** `webhook:` only: how much of a judged window is seen again with the next one, in UTF-16 units; default 256. */
   overlapChars?: number;
+  /** `rls:` only: names of the request headers that the mount is shown, in lower case. */
+  shownHeaders?: string[];
 }
 
 export interface BreakerOptions {

@@ -4,7 +4,7 @@
  */
 import type { AllowOrReject, Reject } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
-import { isJsonObject, parseJson } from '../json.ts';
+import { contentTypeOf } from '../json.ts';
 import { PluginFault } from './connection.ts';
 import { type HeaderValue, headerIn } from './envoy-header.ts';
 
@@ -75,7 +75,7 @@ function rejection({ status, headers = [], body = '' }: DeniedHttpResponse): Rej
     headers: out.headers,
     cookies: out.cookies,
     body: sent,
-    contentType: out.contentType ?? (isJsonObject(parseJson(sent)) ? 'application/json' : 'text/plain; charset=utf-8'),
+    contentType: out.contentType ?? contentTypeOf(sent),
   };
 }
 

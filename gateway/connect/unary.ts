@@ -53,12 +53,12 @@ export function foreignMethod<Reply extends object>(
   service: string,
   method: string,
 ): ForeignMethod<Reply> {
-  const methods = loadSync(file, { includeDirs: [PROTO] })[service] as ServiceDefinition;
+  const methods = loadSync(file, { includeDirs: [PROTO], longs: Number })[service] as ServiceDefinition;
   return { service, definition: methods[method] as unknown as MethodDefinition<object, Reply> };
 }
 
 /** `host:port` of an `at`, whatever its scheme. @throws {@link EndpointProblem} when there is more or less to it */
-export function foreignAddress({ at }: Endpoint): string {
+function foreignAddress({ at }: Endpoint): string {
   const [, scheme, address] = /^([a-z-]+):\/\/([^/?#@]+:\d+)?\/?$/.exec(at) ?? [];
   if (address === undefined) throw new EndpointProblem(`${scheme ?? at.split(':')[0]}:// is followed by host:port`);
   return address;

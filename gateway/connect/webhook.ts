@@ -20,7 +20,7 @@ import {
   type TextVerdict,
 } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
-import { isJsonObject, parseJson } from '../json.ts';
+import { contentTypeOf, isJsonObject } from '../json.ts';
 import { DESCRIBE_MS } from './backoff.ts';
 import { type Connection, type Endpoint, EndpointProblem, type HookInput, PluginFault } from './connection.ts';
 import { HttpLine } from './line.ts';
@@ -203,7 +203,7 @@ function rejection(given: string, statusCode: unknown): Reject {
     message: 'A guardrail refused this text. Please rephrase it.',
     status: sound ? (statusCode as number) : REJECTED,
     body,
-    contentType: isJsonObject(parseJson(body)) ? 'application/json' : 'text/plain; charset=utf-8',
+    contentType: contentTypeOf(body),
   };
 }
 

@@ -1,22 +1,19 @@
 /** Services that authorise for Envoy, by the messages of the real protocol. */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { Server, ServerCredentials, status } from '@grpc/grpc-js';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Connection, EndpointOptions } from '../../gateway/connect/connection.ts';
 import type { AuthorizeInput, Reject, RequestFacts } from '../../proto/contract.ts';
 import { verdictProblem } from '../../proto/verdict.ts';
 import { authorize, facts, prompt } from '../contract/facts.ts';
-import { connectTo, listening } from '../contract/ways.ts';
+import { connectTo } from '../contract/ways.ts';
 import { ask, prompt as chat, errorOf, says } from '../gateway/chat.ts';
 import { send } from '../support/client.ts';
 import { configFor, startGateway } from '../support/gateway.ts';
 import { startScriptedUpstream } from '../support/scripted-upstream.ts';
-import { type Answer, type Asked, type AuthzServer, authzServer, plain, type Refused } from './authz-server.ts';
-import { freePort, tcpServer } from './foreign.ts';
+import { type Asked, type AuthzServer, authzServer, plain } from './authz-server.ts';
+import { freePort } from './foreign.ts';
+import type { Answer, Refused } from './unary-server.ts';
+import { itIsAUnaryWay } from './unary-way.ts';
 
 const YES = { status: { code: 0 }, okResponse: {} };
 const NO = { status: { code: 7 } };
@@ -304,31 +301,9 @@ describe('no decision', () => {
     ['an error of the service', { status: {}, errorResponse: {} }],
     ['an error of the service with status 7', { ...NO, errorResponse: { status: { code: 500 } } }],
     ['a reply of 2 MiB', { ...YES, deniedResponse: { body: 'x'.repeat(2 * 1024 * 1024) } }],
-    ['INTERNAL', { code: status.INTERNAL, details: 'jo asked' }],
-    ['PERMISSION_DENIED', { code: status.PERMISSION_DENIED, details: 'jo asked' }],
-    ['UNAVAILABLE', { code: status.UNAVAILABLE, details: 'jo asked' }],
-    ['DEADLINE_EXCEEDED', { code: status.DEADLINE_EXCEEDED, details: 'jo asked' }],
   ])('%s', async (_title, answer) => {
-    const fault = (await outcomeOn(answer)) as Error;
-    expect(fault).toBeInstanceOf(Error);
-    expect(fault.name).toMatch(/^Plugin(Fault|Unavailable)$/);
-    expect(fault.message).not.toContain('jo asked');
+    expect(await outcomeOn(answer)).toMatchObject({ name: 'PluginFault' });
   });
-
-  test('no answer: the caller gives up, and the call is taken back', () =>
-    withService(
-      () => undefined,
-      async (connection, server) => {
-        const late = new AbortController();
-        const outcome = outcomeOf(connection, authorize('a'), late.signal);
-        await vi.waitFor(() => expect(server.asked).toHaveLength(1));
-        late.abort(Object.assign(new Error('late'), { name: 'TimeoutError' }));
-        expect(await outcome).toMatchObject({ code: 'cancelled' });
-        await vi.waitFor(() => expect(server.cancelled).toBe(1));
-        expect(await outcomeOf(connection, authorize('a'), late.signal)).toMatchObject({ code: 'cancelled' });
-        expect(server.asked).toHaveLength(1);
-      },
-    ));
 
   test('whatever the reply holds, only a plain OK is a yes', async () => {
     const header = fc.record({ key: fc.string(), value: fc.string() }, { requiredKeys: [] });
@@ -381,129 +356,16 @@ describe('no decision', () => {
 });
 
 describe('the way there', () => {
-  test('nobody listens: it connects all the same, and each call is refused', async () => {
-    const connection = await connectTo(`ext-authz://127.0.0.1:${await freePort()}`);
-    expect(connection.state).toBe('down');
-    expect(connection.problem).toMatch(/ECONNREFUSED/);
-    expect(await outcomeOf(connection)).toMatchObject({ name: 'PluginUnavailable' });
-    await connection.close();
+  itIsAUnaryWay({
+    scheme: 'ext-authz',
+    serve: authzServer,
+    ask: (connection, signal) => outcomeOf(connection, authorize('a'), signal),
+    yes: YES,
+    service: 'Authorization',
   });
 
-  test('garbage', async () => {
-    await using server = await tcpServer((socket) => {
-      socket.on('data', () => socket.end(Buffer.from('\x00\x01\xfe\xffgarbage\r\n\r\n', 'latin1')));
-    });
-    const connection = await connectTo(`ext-authz://${server.address}`);
-    expect(connection.state).toBe('down');
-    const fault = (await outcomeOf(connection)) as Error;
-    expect(fault).toMatchObject({ name: 'PluginUnavailable' });
-    expect(fault.message).not.toContain('garbage');
-    await connection.close();
-  });
-
-  test('a server that accepts and says nothing: connecting takes a second, calls as long as their deadline', async () => {
-    await using server = await tcpServer(() => {});
-    const connection = await connectTo(`ext-authz://${server.address}`);
-    expect(connection.state).toBe('down');
-    expect(await outcomeOf(connection, authorize('a'), AbortSignal.timeout(50))).toMatchObject({ code: 'cancelled' });
-    await connection.close();
-  });
-
-  test('a gRPC server that authorises nothing is told to the operator', async () => {
-    const server = await listening(() => {});
-    const connection = await connectTo(server.url.replace('grpc:', 'ext-authz:'));
-    expect(await outcomeOf(connection)).toMatchObject({ code: 'grpc_error' });
-    expect(connection).toMatchObject({ state: 'refused', problem: expect.stringContaining('Authorization') });
-    await connection.close();
-    server.close();
-  });
-
-  test('a service that comes back is asked again', async () => {
-    const port = await freePort();
-    const connection = await connectTo(`ext-authz://127.0.0.1:${port}`);
-    expect(connection.state).toBe('down');
-    {
-      await using _server = await authzServer(() => YES, port);
-      await vi.waitFor(() => expect(connection.state).toBe('up'), 5_000);
-      expect(await outcomeOf(connection)).toHaveProperty('allow');
-    }
-    await vi.waitFor(async () => expect(await outcomeOf(connection)).toMatchObject({ name: 'PluginUnavailable' }));
-    await using _again = await authzServer(() => YES, port);
-    await vi.waitFor(async () => expect(await outcomeOf(connection)).toHaveProperty('allow'), 5_000);
-    await connection.close();
-  });
-
-  test('one that is away too often is not asked for a while, and watched until it is back', async () => {
-    let answer: Answer | Refused = { code: status.UNAVAILABLE };
-    const options = { breaker: { failures: 2, openMs: 60_000 } };
-    await withService(
-      () => answer,
-      async (connection, server) => {
-        await outcomeOf(connection);
-        await outcomeOf(connection);
-        expect(connection.state).toBe('down');
-        expect(await outcomeOf(connection)).toMatchObject({ code: 'breaker_open' });
-        expect(server.asked).toHaveLength(2);
-        answer = YES;
-        await vi.waitFor(() => expect(connection.state).toBe('up'));
-        expect(await outcomeOf(connection)).toHaveProperty('allow');
-      },
-      options,
-    );
-  });
-
-  test('calls under way end when it is closed, and none is made afterwards', () =>
-    withService(
-      () => undefined,
-      async (connection, server) => {
-        const outcome = outcomeOf(connection);
-        await vi.waitFor(() => expect(server.asked).toHaveLength(1));
-        await connection.close();
-        expect(await outcome).toMatchObject({ name: 'PluginUnavailable' });
-        expect(await outcomeOf(connection)).toMatchObject({ name: 'PluginUnavailable' });
-        await connection.close();
-      },
-    ));
-
-  test.each([
-    ['ext-authz://host', undefined, 'host:port'],
-    ['ext-authz://user@host:1', undefined, 'host:port'],
-    ['ext-authz://host:1/path', undefined, 'host:port'],
-    ['ext-authz://host:1', { policy: 'x' }, 'takes no `config`'],
-  ])('%s with config %o makes no sense', async (at, config, message) => {
-    await expect(connectTo(at, { config })).rejects.toThrow(message);
-  });
-
-  describe('with TLS', () => {
-    let folder: string;
-    beforeAll(() => {
-      folder = mkdtempSync(join(tmpdir(), 'tls-'));
-      const subject = ['-subj', '/CN=authz.test', '-addext', 'subjectAltName=DNS:authz.test'];
-      const files = ['-keyout', join(folder, 'key.pem'), '-out', join(folder, 'cert.pem')];
-      const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-days', '2'];
-      execFileSync('openssl', ['req', '-x509', '-nodes', ...kind, ...subject, ...files], { stdio: 'ignore' });
-    });
-    afterAll(() => rmSync(folder, { recursive: true }));
-
-    test('a service whose authority the mount names is trusted, another is not', async () => {
-      const read = (name: string) => readFileSync(join(folder, name));
-      const server = new Server();
-      const pair = [{ cert_chain: read('cert.pem'), private_key: read('key.pem') }];
-      const port = await new Promise<number>((resolve, reject) => {
-        server.bindAsync('127.0.0.1:0', ServerCredentials.createSsl(null, pair), (error, bound) =>
-          error ? reject(error) : resolve(bound),
-        );
-      });
-      const stateWith = async (tls?: EndpointOptions['tls']) => {
-        const connection = await connectTo(`ext-authz://127.0.0.1:${port}`, { baseDir: folder, options: { tls } });
-        await connection.close();
-        return connection.state;
-      };
-      expect(await stateWith({ ca: './cert.pem', serverName: 'authz.test' })).toBe('up');
-      expect(await stateWith({ serverName: 'authz.test' })).toBe('down');
-      expect(await stateWith()).toBe('down');
-      server.forceShutdown();
-    });
+  test('a config makes no sense', async () => {
+    await expect(connectTo('ext-authz://host:1', { config: { policy: 'x' } })).rejects.toThrow('takes no `config`');
   });
 });
 

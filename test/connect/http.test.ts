@@ -1,12 +1,9 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { servePlugin } from '../../plugins/serve.ts';
 import { echo } from '../contract/echo-plugin.ts';
 import { authorize, limit } from '../contract/facts.ts';
 import { connectTo } from '../contract/ways.ts';
+import { certificateFor } from '../support/certificate.ts';
 import { type Asked, httpServer } from './foreign.ts';
 import { losesNothing } from './forgetful.ts';
 
@@ -99,23 +96,13 @@ describe('a plugin over HTTP', () => {
 });
 
 describe('with TLS', () => {
-  let folder: string;
-  const pem = (name: string) => readFileSync(join(folder, name), 'utf8');
-  beforeAll(() => {
-    folder = mkdtempSync(join(tmpdir(), 'tls-'));
-    const subject = ['-subj', '/CN=plugin.test', '-addext', 'subjectAltName=DNS:plugin.test'];
-    const files = ['-keyout', join(folder, 'key.pem'), '-out', join(folder, 'cert.pem')];
-    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-days', '2'];
-    execFileSync('openssl', ['req', '-x509', '-nodes', ...kind, ...subject, ...files], { stdio: 'ignore' });
-  });
-  afterAll(() => rmSync(folder, { recursive: true }));
+  const certificate = certificateFor('plugin.test');
 
   test.each(['grpcUrl', 'httpUrl'] as const)('a plugin whose authority the mount names is trusted: %s', async (url) => {
-    const tls = { cert: pem('cert.pem'), key: pem('key.pem') };
-    const service = await servePlugin(echo, { grpc: '127.0.0.1:0', http: '127.0.0.1:0', tls });
+    const service = await servePlugin(echo, { grpc: '127.0.0.1:0', http: '127.0.0.1:0', tls: certificate });
     expect(service[url]).toMatch(/^(grpcs|https):/);
     const trusting = { tls: { ca: './cert.pem', serverName: 'plugin.test' } };
-    const connection = await connectTo(service[url]!, { baseDir: folder, options: trusting });
+    const connection = await connectTo(service[url]!, { baseDir: certificate.folder, options: trusting });
     expect(await connection.ask('authorize', authorize('a'))).toEqual({ allow: { decisions: [true] } });
     await connection.close();
     const strange = await connectTo(service[url]!);
