@@ -42,3 +42,9 @@ function cells(line: string): string[] {
     .slice(1, -1)
     .map((cell) => cell.trim());
 }
+
+/** What a variable of that name would hold, with nobody at its address. */
+export function madeUp(name: string): string {
+  if (name.includes('REDIS')) return 'redis://127.0.0.1:9';
+  return name.includes('URL') ? 'http://127.0.0.1:9' : 'a-made-up-value-that-is-longer-than-32-characters';
+}

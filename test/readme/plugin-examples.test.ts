@@ -3,6 +3,7 @@ import { globSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { startGateway } from '../support/gateway.ts';
+import { madeUp } from './blocks.ts';
 
 const BASE = 'models: { "*": up, gpt-4o: up, gpt-4o-mini: up, gpt-3.5-turbo: up }\n';
 const PROVIDER = 'providers: { up: { kind: openai-compatible, baseUrl: "http://127.0.0.1:9/v1" } }\n';
@@ -27,9 +28,3 @@ test.each(globSync('plugins/*/README.md', { exclude: ['plugins/examples/**'] }))
   const gateway = await startGateway(`${BASE}${PROVIDER}${routes}${text}`, { environment: Object.fromEntries(wanted) });
   await gateway.stop();
 });
-
-/** What a variable of that name would hold, with nobody at its address. */
-function madeUp(name: string): string {
-  if (name.includes('REDIS')) return 'redis://127.0.0.1:9';
-  return name.includes('URL') ? 'http://127.0.0.1:9' : 'a-made-up-value-that-is-longer-than-32-characters';
-}

@@ -10,7 +10,7 @@ import { configSchema } from '../../gateway/config/schema.ts';
 import { ERRORS } from '../../gateway/errors.ts';
 import { PRESETS } from '../../gateway/providers/presets.ts';
 import { startGateway } from '../support/gateway.ts';
-import { type Block, blocks, README, table } from './blocks.ts';
+import { type Block, blocks, madeUp, README, table } from './blocks.ts';
 
 const all = blocks();
 const PORTS = { 'http://127.0.0.1:3000': /listens on (\S+?),/, 'http://127.0.0.1:15020': /metrics on (\S+?)\/metrics/ };
@@ -49,7 +49,7 @@ describe('the configs', () => {
   const configs = all.filter((block) => block.language === 'yaml');
 
   test.each(configs.map((block) => [block.line, block] as const))('at line %i', async (_line, { text }) => {
-    const wanted = [...text.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => [name, 'made-up-value']);
+    const wanted = [...text.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => [name, madeUp(name!)]);
     const config = { ...(parse(text) as object), listen: '127.0.0.1:0', metrics: false };
     const gateway = await startGateway(config, { environment: Object.fromEntries(wanted) });
     await gateway.stop();
@@ -160,5 +160,5 @@ function isScalar({ properties, additionalProperties, items, anyOf }: Schema): b
 function written(value: unknown): string | undefined {
   if (value === undefined) return undefined;
   if (Array.isArray(value)) return `[${value.map((one) => (one === '*' ? '"*"' : one)).join(', ')}]`;
-  return String(value);
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
