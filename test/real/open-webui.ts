@@ -83,6 +83,8 @@ class Story {
     await this.#chapter('has a session that ended', other, () => this.hasNoSession(other));
     await this.#chapter('signs out and in again', other, () => this.signsInAgain(other));
     await this.#chapter('signs out of Keycloak too', other, () => this.signsOut(other));
+    const third = await this.#open();
+    await this.#chapter('is logged out by Keycloak', third, () => this.isLoggedOut(third));
   }
 
   async signsIn(chat: Chat): Promise<void> {
@@ -169,6 +171,15 @@ class Story {
     await this.#stage.realm.endSessions('other-user');
     const { answer } = await chat.ask('Am I still here?');
     assert.match(answer, /sign out .*and (?:sign )?in again/i);
+  }
+
+  /** Open WebUI holds a token that is good for minutes, but Keycloak has told the gateway that its session is over. */
+  async isLoggedOut(chat: Chat): Promise<void> {
+    await this.#stage.realm.setTokenLife(900);
+    await chat.signIn('alice');
+    assert.equal((await chat.ask('Hello.')).answer, 'You said: Hello.');
+    await this.#stage.realm.endSessions('alice');
+    assert.equal((await chat.ask('Still?')).answer, 'Your sign-in has expired. Sign out and in again.');
   }
 
   async signsInAgain(chat: Chat): Promise<void> {

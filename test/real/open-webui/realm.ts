@@ -6,10 +6,17 @@ export interface Realm extends AsyncDisposable {
   readonly name: string;
   /** The `iss` of its tokens. */
   readonly issuer: string;
-  /** Ends a user's sessions at Keycloak. Programs that hold tokens are told nothing by it, but get no new ones. */
+  /** Ends a user's sessions at Keycloak: Open WebUI gets no new tokens, and the gateway is told. */
   endSessions(username: string): Promise<void>;
+  /** Where Keycloak posts that a session of Open WebUI has ended. */
+  tellOfLogouts(url: string): Promise<void>;
   /** How long an access token lives that is given out from now on. */
   setTokenLife(seconds: number): Promise<void>;
+}
+
+interface Client {
+  id: string;
+  attributes: Record<string, string>;
 }
 
 /** Imports the copy for an Open WebUI at `webuiUrl`. @throws when Keycloak's administrator is not admin/admin */
@@ -28,6 +35,11 @@ export async function importRealm(keycloakUrl: string, webuiUrl: string): Promis
     async endSessions(username) {
       const [user] = (await ask('GET', `${path}/users?exact=true&username=${username}`)) as { id: string }[];
       await ask('POST', `${path}/users/${user?.id}/logout`);
+    },
+    async tellOfLogouts(url) {
+      const [client] = (await ask('GET', `${path}/clients?clientId=openweb-ui`)) as Client[];
+      const attributes = { ...client!.attributes, 'backchannel.logout.url': url };
+      await ask('PUT', `${path}/clients/${client!.id}`, { ...client, attributes });
     },
     async setTokenLife(seconds) {
       await ask('PUT', path, { accessTokenLifespan: seconds });

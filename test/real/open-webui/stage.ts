@@ -1,10 +1,12 @@
 /** What stands behind the browser: a realm in a real Keycloak, a simulated model, the gateway, a real Open WebUI. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parse } from 'yaml';
 import { startSimulator } from '../../../simulator/server.ts';
 import { startGateway, type TestGateway } from '../../support/gateway.ts';
 import { importRealm, type Realm } from './realm.ts';
@@ -15,7 +17,7 @@ const TOKEN_DELAY_MS = 60;
 const READY_WITHIN_MS = 180_000;
 
 /** The model behind Open WebUI's own connection, and the one that the browser asks for directly. */
-export const MODELS = { chat: 'simulated', direct: 'claude-3-5-sonnet-20241022' } as const;
+export const MODELS = { chat: 'gpt-4o', direct: 'claude-3-5-sonnet-20241022' } as const;
 
 export interface Stage extends AsyncDisposable {
   readonly webuiUrl: string;
@@ -32,10 +34,12 @@ export async function startStage(keycloakUrl: string, port: number): Promise<Sta
   const realm = parts.use(await importRealm(keycloakUrl, webuiUrl));
   const model = await startSimulator({ tokenDelayMs: TOKEN_DELAY_MS });
   parts.defer(() => model.close());
-  const config = (requests?: number) => configOf({ model: model.url, issuer: realm.issuer, webuiUrl, requests });
-  const gateway = parts.use(await startGateway(config(), { log: 'info' }));
   const data = await mkdtemp(join(tmpdir(), 'wardgate-open-webui-'));
   parts.defer(() => rm(data, { recursive: true, force: true }));
+  const facts = { model: model.url, issuer: realm.issuer, usageFile: join(data, 'usage.jsonl') };
+  const config = (requests?: number) => configOf({ ...facts, requests });
+  const gateway = parts.use(await startGateway(config(), { log: 'info' }));
+  await realm.tellOfLogouts(`${gateway.url}/oauth2/backchannel-logout`);
   const webui = startWebui({
     PORT: String(port),
     GATEWAY_URL: `${gateway.url}/openai/v1`,
@@ -60,53 +64,42 @@ export async function startStage(keycloakUrl: string, port: number): Promise<Sta
 interface Facts {
   model: string;
   issuer: string;
-  webuiUrl: string;
+  usageFile: string;
   requests?: number;
 }
 
-/** The routes of deploy/compose/wardgate.yaml that a chat uses, with the plugins in process. */
-function configOf({ model, issuer, webuiUrl, requests }: Facts): Record<string, unknown> {
+interface ComposeConfig {
+  plugins: Record<string, { at: string; config: object }>;
+  routes: Record<string, { plugins: string[] }>;
+}
+
+/** Two routes of deploy/compose/wardgate.yaml as they stand there, with their plugins in process and the model simulated. */
+function configOf({ model, issuer, usageFile, requests }: Facts): Record<string, unknown> {
+  const compose = parse(readFileSync('deploy/compose/wardgate.yaml', 'utf8')) as ComposeConfig;
+  const routes = Object.fromEntries(['/openai', '/anthropic'].map((path) => [path, compose.routes[path]!]));
+  const mounted = new Set(Object.values(routes).flatMap(({ plugins }) => plugins));
+  const plugins = Object.fromEntries([...mounted].map((name) => [name, inProcess(compose.plugins[name]!)]));
   const rate =
     requests === undefined ? { requestsPerMinute: 600 } : { maxTokens: requests, tokensPerFill: 1, fillInterval: '1h' };
+  const config: Record<string, object> = {
+    sso: { issuers: [{ issuer, audience: 'account', backchannelLogout: ['openweb-ui'] }] },
+    limit: { limits: [{ per: ['route', 'identity'], ...rate }] },
+    pii: { rules: ['email', { rule: 'credit-card', action: 'reject' }] },
+    usage: { to: usageFile },
+  };
   return {
     providers: { simulated: { kind: 'openai-compatible', baseUrl: `${model}/v1` } },
     models: { [MODELS.chat]: 'simulated', [MODELS.direct]: 'simulated' },
-    plugins: {
-      sso: {
-        at: 'local:oidc-auth',
-        config: { issuers: [{ issuer, audience: 'wardgate', azp: 'openweb-ui', backchannelLogout: ['openweb-ui'] }] },
-      },
-      'chat-signed-in': {
-        at: 'local:cel-authz',
-        headers: ['x-openwebui-task'],
-        rejection: { status: 401 },
-        config: {
-          rules: ['identity != null || !("x-openwebui-task" in request.headers)'],
-          code: 'unauthenticated',
-          message: 'You are no longer signed in. Sign out of Open WebUI and sign in again.',
-        },
-      },
-      'signed-in': {
-        at: 'local:cel-authz',
-        rejection: { status: 403, body: 'authorization failed', contentType: 'text/plain' },
-        config: { rules: ['identity != null'] },
-      },
-      limit: { at: 'local:local-limit', config: { limits: [{ per: 'identity', ...rate }] } },
-      pii: {
-        at: 'local:pii-guard',
-        history: 'mask',
-        config: { rules: ['email', { rule: 'credit-card', action: 'reject' }] },
-      },
-    },
-    routes: {
-      '/openai': {
-        models: [MODELS.chat],
-        identity: 'optional',
-        plugins: ['sso', 'chat-signed-in', 'signed-in', 'limit', 'pii'],
-      },
-      '/anthropic': { models: [MODELS.direct], plugins: ['pii'], cors: { origins: [webuiUrl] } },
-    },
+    plugins: Object.fromEntries(
+      Object.entries(plugins).map(([name, mount]) => [name, { ...mount, config: config[name] ?? mount.config }]),
+    ),
+    routes,
   };
+}
+
+/** `${CEL_AUTHZ:-grpc://cel-authz:9000}` becomes `local:cel-authz`. */
+function inProcess<M extends { at: string }>(mount: M): M {
+  return { ...mount, at: mount.at.replace(/^.*grpc:\/\/([\w-]+):\d+\}?$/, 'local:$1') };
 }
 
 function startWebui(settings: Record<string, string>): ChildProcess {
