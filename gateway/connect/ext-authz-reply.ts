@@ -40,7 +40,6 @@ interface DeniedHttpResponse {
 /** The message as proto-loader reads it: what is not there is absent. */
 export interface CheckResponse {
   status?: { code?: number };
-  okResponse?: object;
   deniedResponse?: DeniedHttpResponse;
   errorResponse?: DeniedHttpResponse;
 }
@@ -50,10 +49,9 @@ export interface CheckResponse {
  * @throws {@link PluginFault} when it decides nothing, or two things
  */
 export function verdictIn(reply: CheckResponse, count: number): AllowOrReject {
-  const { status, okResponse, deniedResponse, errorResponse } = reply;
+  const { status, deniedResponse, errorResponse } = reply;
   if (errorResponse !== undefined) throw new PluginFault('authz_error', 'the service says that it could not decide');
   if (status === undefined) throw malformed('it has no status');
-  if (okResponse !== undefined && deniedResponse !== undefined) throw malformed('it allows and denies');
   if ((status.code ?? OK) !== OK) return { reject: rejection(deniedResponse ?? {}) };
   if (deniedResponse !== undefined) throw malformed('its status is OK, yet it denies');
   return { allow: { decisions: Array<boolean>(count).fill(true) } };

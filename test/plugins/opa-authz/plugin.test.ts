@@ -104,6 +104,12 @@ describe('what OPA is told', () => {
     expect(request).not.toHaveProperty('parsed_body');
   });
 
+  it('does not take the beginning of a body for the whole, even when it could be', async () => {
+    const { request } = await inputFor({ body: '{"model":"a"}', bodySize: 9_000 });
+    expect(request).toMatchObject({ body: '{"model":"a"}', truncated_body: true });
+    expect(request).not.toHaveProperty('parsed_body');
+  });
+
   it('has a body that is no JSON as a text, which cannot write into the rest', async () => {
     const body = '{}},"resources":[],"identity":{"roles":["admin"]}';
     const input = await inputFor({ body, bodySize: body.length });
