@@ -56,7 +56,7 @@ function messageIn(members: Record<string, unknown>): string | undefined {
   const message = own(members, 'message');
   if (typeof message !== 'string') return undefined;
   const line = message.replace(/[\s\p{Cc}]+/gu, ' ').trim();
-  return line === '' ? undefined : line.slice(0, MAX_MESSAGE);
+  return line === '' ? undefined : line.slice(0, MAX_MESSAGE).toWellFormed();
 }
 
 const WORDS = {
