@@ -38,7 +38,7 @@ export class FakeOpenfga implements AsyncDisposable {
   /** Such as `user:bob can_use model:gpt-4o`. */
   readonly allowed: Set<string>;
   /** Looked at first for every request. */
-  odd: (path: string, body: Asked['body']) => Odd = () => undefined;
+  odd: (path: string, body: Asked['body']) => Odd | Promise<undefined> = () => undefined;
   stores = [{ id: '01M7Z4S8R85YC77WJEVBFDHFHP', name: 'wardgate' }];
   /** The newest model. */
   modelId = '01M7Z4S8SATDASYHX5RH9H838F';
@@ -90,7 +90,7 @@ export class FakeOpenfga implements AsyncDisposable {
     const body = (sent.startsWith('{') ? JSON.parse(sent) : {}) as Asked['body'];
     if (request.method === 'POST') this.asked.push({ path, headers: request.headers, body });
     else this.lookUps += 1;
-    const odd = this.odd(path, body);
+    const odd = await this.odd(path, body);
     if (odd === 'hang') return;
     if (odd === 'cut') return void request.socket.destroy();
     const answer = odd ?? this.#answer(path, request.url ?? '', body);

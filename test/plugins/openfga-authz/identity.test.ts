@@ -30,7 +30,7 @@ const BOB: Identity = {
   username: 'bob',
   email: 'bob@corp.example',
   tenant: 'acme',
-  groups: ['acme-ml', '/staff', 'acme-ml'],
+  groups: ['acme-ml', '/staff', 'acme-ml', 'toString'],
   roles: ['admin'],
   claims: { employee: 17, 'https://x.y/uid': 'u-1', teams: ['red', 5, 'blue'], flag: true },
 };
@@ -89,11 +89,11 @@ describe('groups', () => {
   });
 
   test.each([
-    [{}, ['team:acme-ml', 'team:/staff']],
+    [{}, ['team:acme-ml', 'team:/staff', 'team:toString']],
     [{ prefix: 'acme-' }, ['team:acme-ml']],
     [{ prefix: '/', strip: true }, ['team:staff']],
     [{ prefix: 'acme-ml', strip: true }, undefined],
-    [{ map: { 'acme-ml': 'ml', constructor: 'x' } }, ['team:ml']],
+    [{ map: { 'acme-ml': 'ml' } }, ['team:ml']],
     [{ map: { 'acme-ml': 'ml' }, prefix: '/' }, ['team:ml', 'team:/staff']],
     [{ from: 'roles' }, ['team:admin']],
     [{ from: 'claims.teams' }, ['team:red', 'team:blue']],

@@ -166,7 +166,7 @@ describe('questions that are under way', () => {
   });
 
   test('are given up when nobody waits, and asked anew by the next', async () => {
-    make();
+    make({ timeout: '1h' });
     await ask('warm');
     fga.odd = () => 'hang';
     const leaving = new AbortController();
@@ -177,6 +177,16 @@ describe('questions that are under way', () => {
     await soon(() => fga.openRequests).toBe(0);
     fga.odd = () => undefined;
     expect(await decisions(ask('a'))).toEqual([true]);
+  });
+
+  test('that have just been given up are not waited for', async () => {
+    make();
+    await ask('warm');
+    const leaving = new AbortController();
+    const left = ask('a', { signal: leaving.signal }) as Promise<AllowOrReject>;
+    const next = left.catch(() => decisions(ask('a')));
+    leaving.abort(new Error('gone'));
+    expect(await next).toEqual([true]);
   });
 
   test('do not begin for somebody who has left already', async () => {
@@ -256,6 +266,27 @@ describe('the store', () => {
     await soon(() => plugin.size).toBe(0);
     await ask('e');
     expect(fga.asked.map(({ body }) => body.authorization_model_id)).toEqual([isOld, isOld, isOld, OTHER_MODEL]);
+  });
+
+  test('that is another one by the time of an answer is not what that is remembered for', async () => {
+    make();
+    await ask('b');
+    fga.odd = (path, body) => {
+      if (path === '/check' && body.tuple_key?.object === 'model:a') return slow.promise;
+      return undefined;
+    };
+    const slow = Promise.withResolvers<undefined>();
+    const asked = ask('a');
+    await soon(() => fga.asked.length).toBe(2);
+    fga.knownModels.push(fga.modelId);
+    fga.modelId = OTHER_MODEL;
+    now = 60_000;
+    await ask('c');
+    await soon(() => fga.lookUps).toBe(4);
+    await soon(() => plugin.size).toBe(0);
+    slow.resolve(undefined);
+    expect(await decisions(asked)).toEqual([true]);
+    expect(plugin.size).toBe(0);
   });
 
   test('that is found to be gone a minute later is asked no longer, though it goes on answering', async () => {
