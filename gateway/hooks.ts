@@ -121,11 +121,19 @@ function judge(question: Question, answer: unknown): Judgement {
   const problem = verdictProblem(hook, input, verdict) ?? rewriteProblem(input, verdict);
   if (problem !== undefined) return fault(question, new PluginFault('bad_verdict', problem));
   const kind = kindOf(verdict);
-  const { code, findings } = (verdict as { [key: string]: { code?: string; findings?: Finding[] } })[kind]!;
-  record.asked(mount, hook, kind, performance.now() - startedAt, { code, findings });
+  const told = (verdict as { [key: string]: { code?: string; findings?: Finding[] } })[kind]!;
+  const [shown, code] = isDenial(hook, verdict) ? (['reject', 'denied'] as const) : [kind, told.code];
+  record.asked(mount, hook, shown, performance.now() - startedAt, { code, findings: told.findings });
   // A reservation is settled also where it is not obeyed, or the shadow's counts would drift.
   if (hook === 'limit' && 'allow' in verdict) keepGrant(mount, verdict.allow, record);
   return mount.policy.shadow ? undefined : verdict;
+}
+
+/** An authorizer that answered, and allowed nothing of what it was asked about. */
+function isDenial(hook: Hook, verdict: Verdict): boolean {
+  if (hook !== 'authorize' || !('allow' in verdict)) return false;
+  const { decisions = [] } = verdict.allow;
+  return decisions.length > 0 && !decisions.includes(true);
 }
 
 function keepGrant(mount: Mount, { grant, renewMs }: Allow, record: RequestRecord): void {

@@ -172,7 +172,7 @@ const plugin = z.strictObject({
       serverName: z.string().optional().describe('The name in its certificate, when that is not the host of `at`.'),
     })
     .optional()
-    .describe('grpcs, https, webhook: certificates.'),
+    .describe('grpcs, https, webhook, ext-authz, rls: certificates.'),
 });
 
 const cors = z.union([

@@ -119,6 +119,14 @@ function stream(calls: ToolCallSpec[], options = {}): Script {
   return { stream: { events: toolCallStream(calls, options) } };
 }
 
+test('a denial is one in the trace and in the metrics, however the plugin words it', async () => {
+  await using on = await rig({ decide: () => false });
+  expect(await errorOf(await ask(on.gateway))).toMatchObject({ status: 403, code: 'forbidden' });
+  await soon(() => on.gateway.logged.find(({ msg }) => msg === 'request')).toMatchObject({
+    trace: expect.stringMatching(/^rules\/authorize=reject;ms=[\d.]+;code=denied$/),
+  });
+});
+
 describe('a tool call in a whole answer', () => {
   test('passes unchanged when it is allowed', async () => {
     await using on = await rig(TOOLS);
