@@ -1,25 +1,16 @@
 /** The config of local-limit, and the limits that it compiles to. */
 import { z } from 'zod';
 import { parseConfig } from '../../proto/config.ts';
-import type { Rate } from './bucket.ts';
+import type { Rate } from '../quota/bucket.ts';
+import { count, duration, durationMs, limitName, partsProblem, refusal, scope, scopeOf } from '../quota/fields.ts';
+import type { Scope } from '../quota/keys.ts';
 import { policyOf } from './words.ts';
 
-const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-const INTERVAL = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
-
 const PARTS = ['identity', 'tenant', 'group', 'model', 'route', 'all'] as const;
-/** What a limit counts apart: a bucket for each person, model and so on. */
-export type Part = (typeof PARTS)[number];
-
-const count = z.int().min(1).max(Number.MAX_SAFE_INTEGER);
-const names = z.array(z.string().min(1)).min(1);
+type Part = (typeof PARTS)[number];
 
 const limit = z.strictObject({
-  name: z
-    .string()
-    .regex(/^[A-Za-z0-9 ._:-]{1,64}$/, 'A name is made of up to 64 letters, digits, spaces, dots, dashes and colons.')
-    .optional()
-    .describe('What the limit is called in the `RateLimit` headers.'),
+  name: limitName,
   per: z
     .union([z.enum(PARTS), z.array(z.enum(PARTS)).min(1)], {
       error: `Write one of ${PARTS.join(', ')}, or a list of them.`,
@@ -29,11 +20,7 @@ const limit = z.strictObject({
   type: z.enum(['requests', 'tokens']).default('requests'),
   maxTokens: count.optional().describe('What a bucket holds at most, and at first.'),
   tokensPerFill: count.optional().describe('What is put back each interval.'),
-  fillInterval: z
-    .string()
-    .regex(INTERVAL, 'Write a number and its unit, such as 500ms, 100s, 1m, 2h or 1d.')
-    .refine((text) => intervalMs(text) !== 0, 'The interval must be longer than nothing.')
-    .optional(),
+  fillInterval: duration.optional(),
   requestsPerMinute: count.optional().describe('In place of the three above: one request comes back each 60 s / this.'),
   burst: count.optional().describe('With requestsPerMinute: how many may come at once. Default: requestsPerMinute.'),
   reserve: z
@@ -43,9 +30,7 @@ const limit = z.strictObject({
       'For tokens: take the estimated prompt before (`with-answer`: and max_tokens), settle with the truth after.',
     ),
   debt: z.boolean().default(true).describe('For tokens: false forgives what an answer costs beyond the bucket.'),
-  models: names.optional().describe('Counts only requests for these models.'),
-  routes: names.optional().describe('Counts only requests on these routes.'),
-  groups: names.optional().describe('Counts only members of these groups.'),
+  ...scope,
 });
 
 type LimitConfig = z.infer<typeof limit>;
@@ -55,10 +40,7 @@ export const CONFIG = z
   .strictObject({
     limits: z.array(limit).min(1, 'Name at least one limit.'),
     maxKeys: count.default(100_000).describe('How many buckets may be in use at once; beyond it new keys are refused.'),
-    status: z.int().min(400).max(599).default(429),
-    message: z.string().min(1).optional().describe('In place of the sentence that names the limit and the wait.'),
-    body: z.string().max(65_536).optional().describe('Sent as it is in place of an error in the client’s dialect.'),
-    contentType: z.string().min(1).default('text/plain').describe('The type of `body`.'),
+    ...refusal,
   })
   .superRefine((config, context) => {
     for (const [index, one] of config.limits.entries()) {
@@ -71,19 +53,14 @@ export const CONFIG = z
 export type Config = z.infer<typeof CONFIG>;
 
 /** A limit made ready for the hot path. */
-export interface Limit {
+export interface Limit extends Scope {
   name: string;
   /** Its `RateLimit-Policy`. */
   policy: string;
-  /** Without `all`. */
-  parts: readonly Part[];
   type: 'requests' | 'tokens';
   rate: Rate;
   reserve: boolean | 'with-answer';
   debt: boolean;
-  models?: ReadonlySet<string>;
-  routes?: ReadonlySet<string>;
-  groups?: ReadonlySet<string>;
 }
 
 /** Compiles one limit of a checked config. */
@@ -94,14 +71,12 @@ export function compileLimit(config: LimitConfig): Limit {
   return {
     name,
     policy: policyOf(name, type, rate),
-    parts: partsOf(config).filter((part) => part !== 'all'),
+    parts: partsOf(config),
     type,
     rate,
     reserve: config.reserve,
     debt: config.debt,
-    models: config.models && new Set(config.models),
-    routes: config.routes && new Set(config.routes),
-    groups: config.groups && new Set(config.groups),
+    ...scopeOf(config),
   };
 }
 
@@ -111,12 +86,7 @@ function rateOf(config: LimitConfig): Rate {
   if (requestsPerMinute !== undefined) {
     return { max: burst ?? requestsPerMinute, perFill: 1, intervalMs: 60_000 / requestsPerMinute };
   }
-  return { max: maxTokens!, perFill: tokensPerFill!, intervalMs: intervalMs(fillInterval!) };
-}
-
-function intervalMs(text: string): number {
-  const [, number, unit] = INTERVAL.exec(text) ?? [];
-  return Number(number) * UNIT_MS[unit as keyof typeof UNIT_MS];
+  return { max: maxTokens!, perFill: tokensPerFill!, intervalMs: durationMs(fillInterval!) };
 }
 
 function partsOf(config: LimitConfig): Part[] {
@@ -125,9 +95,8 @@ function partsOf(config: LimitConfig): Part[] {
 
 function* limitProblems(config: LimitConfig): Generator<[keyof LimitConfig | undefined, string]> {
   yield* rateProblems(config);
-  const parts = partsOf(config);
-  if (new Set(parts).size < parts.length) yield ['per', 'One part stands here twice.'];
-  if (parts.length > 1 && parts.includes('all')) yield ['per', '`all` means one bucket, so it stands alone.'];
+  const problem = partsProblem(partsOf(config));
+  if (problem !== undefined) yield ['per', problem];
   if (config.type === 'tokens') return;
   if (config.reserve !== false) yield ['reserve', 'Only a limit of `type: tokens` can reserve an estimate.'];
   if (!config.debt) yield ['debt', 'Only a limit of `type: tokens` can run into debt.'];

@@ -10,13 +10,14 @@ import {
   type ObserveInput,
   type Plugin,
   type PluginFactory,
-  type Usage,
 } from '../../proto/contract.ts';
-import { msUntil, take } from './bucket.ts';
-import { Buckets, CROWDED_SWEEP_MS, type Held } from './buckets.ts';
+import { msUntil, take } from '../quota/bucket.ts';
+import { Buckets, CROWDED_SWEEP_MS, type Held } from '../quota/buckets.ts';
+import { applies, keysOf } from '../quota/keys.ts';
+import { totalOf, wholeTokens } from '../quota/tokens.ts';
+import { retryHeaders, sentence } from '../quota/words.ts';
 import { CONFIG, type Config, compileLimit, type Limit, readConfig } from './config.ts';
-import { applies, keysOf } from './keys.ts';
-import { rateHeaders, retryHeaders, sentence } from './words.ts';
+import { rateHeaders, told } from './words.ts';
 
 const NAME = 'local-limit';
 const CODE = 'rate_limit_exceeded';
@@ -105,7 +106,7 @@ export class LocalLimit implements Plugin {
     for (let index = 0; index < this.#limits.length; index++) {
       const limit = this.#limits[index]!;
       if (!applies(limit, request)) continue;
-      for (const key of keysOf(limit, index, request)) {
+      for (const key of keysOf(limit, String(index), request)) {
         claims.push({ limit, index, key, bucket: this.#buckets.look(key, limit.rate, now) });
       }
     }
@@ -153,7 +154,7 @@ export class LocalLimit implements Plugin {
   }
 
   #refusal({ limit, bucket }: Claim, tokens: number, waitMs: number, now: number): AllowOrReject {
-    return this.#reject(sentence(limit, tokens, bucket, waitMs), {
+    return this.#reject(sentence(told(limit), tokens, bucket.level, waitMs), {
       ...rateHeaders(limit, bucket, now),
       ...retryHeaders(waitMs),
     });
@@ -193,13 +194,4 @@ function takenBefore(limit: Limit, input: LimitInput): number {
 
 function shareLeft({ bucket, limit }: Claim): number {
   return bucket.level / limit.rate.max;
-}
-
-function totalOf(usage: Usage | undefined): number {
-  return usage === undefined ? 0 : wholeTokens(usage.inputTokens) + wholeTokens(usage.outputTokens);
-}
-
-/** Levels stay whole and sane whatever a provider reports. */
-function wholeTokens(count: number): number {
-  return count > 0 && Number.isFinite(count) ? Math.ceil(count) : 0;
 }

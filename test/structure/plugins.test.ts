@@ -4,11 +4,14 @@ import { describe, expect, test } from 'vitest';
 
 const SECTIONS = ['Name', 'What it does', 'Config', 'Answers', 'Example'];
 
+/** Parts that several plugins stand on, and no plugins themselves. */
+const SHARED = ['plugins/quota', 'plugins/redis'];
+
 /** A folder beneath `plugins/` is a plugin, the examples' folder is a folder of plugins. */
 const folders = globSync('plugins/{*,examples/*}/*', { exclude: ['**/node_modules/**'] })
   .filter((path) => !path.startsWith('plugins/examples/') || path.split('/').length > 3)
   .map(dirname)
-  .filter((path, i, all) => path !== 'plugins/examples' && all.indexOf(path) === i)
+  .filter((path, i, all) => path !== 'plugins/examples' && !SHARED.includes(path) && all.indexOf(path) === i)
   .sort();
 
 describe.each(folders)('%s', (folder) => {
