@@ -63,6 +63,7 @@ class OidcAuth implements Plugin {
       issuers: this.#issuers,
       revocations: this.#revocations,
       challenger,
+      logsOut: (issuer) => this.#clientIdsAt(issuer).length > 0,
       notMine: this.#notMine,
     });
     this.#sessions = config.login && this.#furnishLogin(config.login);

@@ -24,6 +24,8 @@ export interface TokensOptions {
   issuers: readonly Issuer[];
   revocations: Revocations;
   challenger: Challenger;
+  /** Whether logouts are announced by this issuer, which must be kept as long as its tokens live. */
+  logsOut(issuer: Issuer): boolean;
   /** The verdict on what is nobody's here. */
   notMine: AllowOrReject;
 }
@@ -115,7 +117,7 @@ export class Tokens {
   ): AllowOrReject {
     const session = sessionOf(claims, issuer);
     if (this.#options.revocations.has(session)) throw new Refusal('logged_out');
-    if (issuer.config.backchannelLogout !== undefined && until - Date.now() > this.#options.config.maxTokenLife) {
+    if (this.#options.logsOut(issuer) && until - Date.now() > this.#options.config.maxTokenLife) {
       throw new Refusal('lives_too_long');
     }
     const verdict: AllowOrReject = frozen({ allow: { identity: identityOf(claims, issuer.config) } });

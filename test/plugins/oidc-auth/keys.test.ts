@@ -110,6 +110,15 @@ describe('the issuer’s keys', () => {
     identityIn(await bearer(plugin, await issuer.token()));
   });
 
+  it('are as new as they can be where the cool-down is longer than anybody waits', async () => {
+    await using issuer = await startIssuer();
+    await using plugin = pluginFor(configOf(issuer, {}, { keyCooldown: '1h' }));
+    identityIn(await bearer(plugin, await issuer.token()));
+    await issuer.rotate();
+    expect(reasonIn(await bearer(plugin, await issuer.token()))).toBe('unknown_key');
+    expect(issuer.asked.certs).toBe(1);
+  });
+
   it('that are withdrawn take with them what they have signed', async () => {
     await using issuer = await startIssuer();
     await using plugin = pluginFor(configOf(issuer, {}, { keyRefresh: '1s' }));
