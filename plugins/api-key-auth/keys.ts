@@ -1,4 +1,5 @@
 /** The command line for issued keys: issue, list, show, revoke and rotate them in Redis. */
+import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { DURATION, durationMs } from './duration.ts';
@@ -129,13 +130,22 @@ async function open({ redis, namespace = 'wardgate:keys:' }: Options): Promise<R
   if (parsed === null || !/^rediss?:$/.test(parsed.protocol)) throw new Misuse('--redis wants redis:// or rediss://.');
   const store = new RedisStore({ url, namespace }, false);
   try {
-    await store.ready();
+    await Promise.race([store.ready(), silence()]);
   } catch (error) {
     // The URL may hold a password.
+    store.close();
     const reason = (error as Error).message || (error as { code?: string }).code;
     throw new Error(`Redis at ${parsed.host} cannot be used (${reason}). Start it, or name another with --redis.`);
   }
   return store;
+}
+
+/** How long Redis may take to say the first word, in milliseconds. */
+const PATIENCE_MS = 5_000;
+
+async function silence(): Promise<never> {
+  await setTimeout(PATIENCE_MS, undefined, { ref: false });
+  throw new Error('it takes the connection and says nothing');
 }
 
 // --- The commands ---------------------------------------------------------------------------------------------------

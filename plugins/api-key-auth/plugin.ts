@@ -17,6 +17,7 @@ import {
 } from '../../proto/contract.ts';
 import { CONFIG, type Config, type KeyEntry, readConfig } from './config.ts';
 import { durationMs } from './duration.ts';
+import { KeyFault } from './faults.ts';
 import { type KeyClaim, mayUse } from './grants.ts';
 import { digestOf, idOf, isMistyped } from './key.ts';
 import type { KeyRecord } from './record.ts';
@@ -135,12 +136,16 @@ function bearer(value: string): string {
   return /^bearer +(.*)$/i.exec(value.trim())?.[1] ?? '';
 }
 
-/** @throws Error when the identity says that it is of a key, but not of which: what that one may is not known */
+/** @throws KeyFault when the identity says that it is of a key, but not of which: what that one may is not known */
 function modelsOf({ claims }: Identity): string[] | undefined {
   const claim = claims?.[CLAIM] as Partial<KeyClaim> | undefined;
-  if (typeof claim?.id !== 'string') throw new Error('an identity of an API key came without its claim');
-  if (claim.models !== undefined && !Array.isArray(claim.models)) throw new Error('the models of a key are a list');
+  if (typeof claim?.id !== 'string') throw lost();
+  if (claim.models !== undefined && !Array.isArray(claim.models)) throw lost();
   return claim.models;
+}
+
+function lost(): KeyFault {
+  return new KeyFault('key_claim_missing', 'the identity of an API key came without the claim that says what it may');
 }
 
 function knownKeys(entries: KeyEntry[]): Map<string, KnownKey> {

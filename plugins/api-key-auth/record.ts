@@ -1,5 +1,6 @@
 /** A key as it is stored: whose it is and what it may, and of the key itself only the SHA-256. */
 import { z } from 'zod';
+import { KeyFault } from './faults.ts';
 import { budget, models, text } from './grants.ts';
 
 const moment = z.iso.datetime();
@@ -29,15 +30,12 @@ const RECORD = z.object({
 /** Moments are ISO 8601 in UTC. */
 export type KeyRecord = z.output<typeof RECORD>;
 
-/** What stands in the store under a key's id and is none. */
-export class BadRecord extends Error {}
-
-/** Reads a stored record. @throws BadRecord when it is none; what it says is not repeated */
+/** Reads a stored record. @throws KeyFault when it is none; what it says is not repeated */
 export function readRecord(json: string): KeyRecord {
   try {
     return RECORD.parse(JSON.parse(json));
   } catch {
-    throw new BadRecord('the key store holds something under this id that is no key of this version');
+    throw new KeyFault('key_store_bad_record', 'the key store holds something that is no key of this version');
   }
 }
 

@@ -5,7 +5,8 @@
  * within that time on every gateway. When the store does not answer, an answer is believed for `outage`, so that a restart
  * of Redis goes unnoticed; keys that were not seen since then cannot be judged, which is a fault and not a no.
  */
-import { BadRecord, type KeyRecord } from './record.ts';
+import { KeyFault } from './faults.ts';
+import type { KeyRecord } from './record.ts';
 import type { KeySource } from './store.ts';
 
 /** How long an unknown key stays unknown at most, in milliseconds: somebody may be waiting for it to be issued. */
@@ -50,7 +51,7 @@ export class RememberedKeys<T> {
   /**
    * What was made of an id's record; undefined where there is none. At once where it is remembered.
    *
-   * @throws Error when the store does not answer and the key was not seen for too long
+   * @throws KeyFault when the store does not answer and the key was not seen for too long
    */
   find(id: string): T | undefined | Promise<T | undefined> {
     const remembered = this.#known.get(id) ?? this.#unknown.get(id);
@@ -77,7 +78,7 @@ export class RememberedKeys<T> {
       return value;
     } catch (error) {
       // One entry that cannot be read says nothing of the others.
-      if (error instanceof BadRecord) throw error;
+      if (error instanceof KeyFault) throw error;
       this.#quietUntil = this.#clock() + PAUSE_MS;
       return this.#withoutStore(id, (error as Error).message);
     } finally {
@@ -88,7 +89,7 @@ export class RememberedKeys<T> {
   #withoutStore(id: string, reason: string): T {
     const known = this.#known.get(id);
     if (known?.value !== undefined && this.#clock() - known.at < this.#patience.outage) return known.value;
-    throw new Error(`the key store cannot be asked: ${reason}`);
+    throw new KeyFault('key_store_unavailable', `the key store cannot be asked: ${reason}`);
   }
 
   #remember(id: string, remembered: Remembered<T>): void {

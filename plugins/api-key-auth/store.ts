@@ -2,14 +2,14 @@
  * Where issued keys are kept: Redis, one JSON record for each key, under its id.
  *
  * Nothing waits for a Redis that is away: commands fail at once while there is no connection, which is made anew in the
- * background, and one that has gone silent is given up after {@link SILENCE_MS}.
+ * background. One that has gone silent is given up; neither TCP nor the client's own time-outs would notice for minutes.
  */
 import { createClient, WatchError } from '@redis/client';
 import { type KeyRecord, readRecord } from './record.ts';
 
-const CONNECT_MS = 2_000;
-const PING_MS = 2_000;
-const SILENCE_MS = 5_000;
+const CONNECT_MS = 1_500;
+/** How long an answer, or a connection, is waited for before a new connection is made. */
+const SILENCE_MS = 3_000;
 const MAX_RETRY_MS = 1_000;
 /** How long a key that works no more is still listed. */
 const KEPT_MS = 30 * 86_400_000;
@@ -30,24 +30,43 @@ export interface StoreOptions {
   namespace: string;
 }
 
+type Client = ReturnType<typeof connectionTo>;
+
 /** The keys in Redis. */
 export class RedisStore implements KeySource {
-  readonly #client: ReturnType<typeof connectionTo>;
+  readonly #options: StoreOptions;
   readonly #namespace: string;
-  readonly #connected: Promise<unknown>;
+  /** Whether a lost connection is made anew. */
+  readonly #keepsTrying: boolean;
+  #client!: Client;
+  #connected!: Promise<unknown>;
+  /** When what is still waited for began; undefined while nothing is. */
+  #waitingSince: number | undefined;
 
-  /** @param keepTrying whether a lost connection is made anew; without it {@link ready} tells the first failure */
-  constructor({ url, namespace }: StoreOptions, keepTrying = true) {
-    this.#client = connectionTo(url, keepTrying);
-    this.#namespace = namespace;
+  /** @param keepsTrying whether a lost connection is made anew; without it {@link ready} tells the first failure */
+  constructor(options: StoreOptions, keepsTrying = true) {
+    this.#options = options;
+    this.#namespace = options.namespace;
+    this.#keepsTrying = keepsTrying;
+    this.#connect();
+  }
+
+  #connect(): void {
+    const client = connectionTo(this.#options.url, this.#keepsTrying);
+    this.#client = client;
+    this.#waitingSince = performance.now();
     const first = new Promise<void>((resolve) => {
-      this.#client.once('ready', resolve);
-      // Each failure is told by the command that fails; without a listener it would end the process.
-      this.#client.on('error', () => resolve());
+      const settled = (waitingSince: number | undefined) => {
+        if (this.#client === client) this.#waitingSince = waitingSince;
+        resolve();
+      };
+      client.on('ready', () => settled(undefined));
+      // Each failure is told by the command that fails, and the next try begins; unheard, it would end the process.
+      client.on('error', () => settled(performance.now()));
     });
-    const connected = this.#client.connect();
+    const connected = client.connect();
     connected.catch(() => {});
-    this.#connected = keepTrying ? first : connected;
+    this.#connected = this.#keepsTrying ? first : connected;
   }
 
   /** Resolves when the first try to connect is over. @throws Error when it failed and no other will be made */
@@ -56,8 +75,19 @@ export class RedisStore implements KeySource {
   }
 
   async get(id: string): Promise<KeyRecord | undefined> {
+    if (this.#waitingSince !== undefined && performance.now() - this.#waitingSince > SILENCE_MS) this.#reconnect();
     await this.#connected;
-    return parsed(await this.#client.get(this.#namespace + id));
+    const client = this.#client;
+    if (client.isReady) this.#waitingSince ??= performance.now();
+    const json = await client.get(this.#namespace + id);
+    if (this.#client === client) this.#waitingSince = undefined;
+    return parsed(json);
+  }
+
+  #reconnect(): void {
+    if (!this.#keepsTrying) return;
+    this.close();
+    this.#connect();
   }
 
   /** Adds a key. @throws Error when its id is taken, which of 64 bits does not happen by chance */
@@ -103,12 +133,14 @@ export class RedisStore implements KeySource {
     const escaped = this.#namespace.replace(/[\\*?[\]]/g, '\\$&');
     const seen = new Set<string>();
     for await (const names of this.#client.scanIterator({ MATCH: `${escaped}*`, COUNT: 500 })) {
-      for (const name of names) {
-        const id = name.slice(this.#namespace.length);
-        if (seen.has(id) || !/^[0-9a-f]{16}$/.test(id)) continue;
+      const ids = names.map((name) => name.slice(this.#namespace.length));
+      const fresh = ids.filter((id) => /^[0-9a-f]{16}$/.test(id) && !seen.has(id));
+      if (fresh.length === 0) continue;
+      const found = await this.#client.mGet(fresh.map((id) => this.#namespace + id));
+      for (const [i, id] of fresh.entries()) {
+        const record = parsedIfSound(found[i] ?? null);
+        if (record !== undefined && !seen.has(id)) yield [id, record];
         seen.add(id);
-        const record = await this.get(id).catch(() => undefined);
-        if (record !== undefined) yield [id, record];
       }
     }
   }
@@ -122,10 +154,8 @@ function connectionTo(url: string, keepTrying: boolean) {
   return createClient({
     url,
     disableOfflineQueue: true,
-    pingInterval: PING_MS,
     socket: {
       connectTimeout: CONNECT_MS,
-      socketTimeout: SILENCE_MS,
       reconnectStrategy: (retries) => keepTrying && Math.min(50 * 2 ** Math.min(retries, 10), MAX_RETRY_MS),
     },
   });
@@ -133,6 +163,14 @@ function connectionTo(url: string, keepTrying: boolean) {
 
 function parsed(json: string | null): KeyRecord | undefined {
   return json === null ? undefined : readRecord(json);
+}
+
+function parsedIfSound(json: string | null): KeyRecord | undefined {
+  try {
+    return parsed(json);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Redis drops what works no more after a while. */

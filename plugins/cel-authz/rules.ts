@@ -25,9 +25,19 @@ export function sorted(rules: Rule[]): Rules {
   return { deny: by('deny'), require: by('require'), allow: by('allow') };
 }
 
+/** The gateway logs the code and the message of what is called a PluginFault; the rule is the config's, and no secret. */
+class Unanswered extends Error {
+  readonly code = 'rule_unanswered';
+
+  constructor({ reason, source }: Undecided) {
+    super(`a rule could not be answered (${reason}): ${source}`);
+    this.name = 'PluginFault';
+  }
+}
+
 const PASSED: Decision = { isAllowed: true };
 
-/** Decides on one resource. @throws Error when it depends on an expression that could not be answered */
+/** Decides on one resource. @throws {@link Unanswered} when it depends on an expression that could not be answered */
 export function decide(rules: Rules, variables: Variables): Decision {
   let open: Undecided | undefined;
   for (const rule of rules.deny) {
@@ -44,7 +54,7 @@ export function decide(rules: Rules, variables: Variables): Decision {
   if (passes === false) return { isAllowed: false, rule: speaker(rules.allow, variables) };
   open ??= passes === true ? undefined : passes;
   if (open === undefined) return PASSED;
-  throw new Error(`a rule could not be answered (${open.reason}): ${open.source}`);
+  throw new Unanswered(open);
 }
 
 /** Whether some rule lets it pass. */

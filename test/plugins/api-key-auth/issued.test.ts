@@ -33,6 +33,11 @@ describe('a new key', () => {
     }
   });
 
+  it('may begin with more', () => {
+    const key = newKey('wg_team-a_');
+    expect([isMistyped(key), isMistyped(`${key}x`), isMistyped('wg_')]).toEqual([false, true, true]);
+  });
+
   it.each(['sk-123', '', 'eyJhbGciOi.e30.x', newKey('sk_team_')])('of another make is not judged by it: %s', (key) => {
     expect(isMistyped(key)).toBe(false);
   });
@@ -136,6 +141,19 @@ describe('an issued key', () => {
     store.records.clear();
     clock.now += 2_000;
     expect(await ask(key)).toEqual(refusedAs(/not known/));
+  });
+
+  it('that was removed is not taken for known again when the store goes away', async () => {
+    const store = fakeStore();
+    const { ask, clock } = pluginWith(store);
+    const key = store.issue();
+    await ask(key);
+    store.records.clear();
+    clock.now += 2_000;
+    await ask(key);
+    store.mode = 'away';
+    clock.now += 2_000;
+    await expect(ask(key)).rejects.toThrow('the key store cannot be asked');
   });
 
   it('expires to the millisecond, without a look into the store', async () => {

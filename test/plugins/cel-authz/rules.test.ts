@@ -145,10 +145,8 @@ describe('hostile claims', () => {
     );
   });
 
-  it('do not make a pattern slow', () => {
-    const text = `${'a'.repeat(50_000)}!`;
-    const started = performance.now();
-    expect(rule('jwt.text.matches("^(a+)+$")', { text })).toBe(false);
-    expect(performance.now() - started).toBeLessThan(5_000);
+  it('do not make a pattern slow: it is RE2’s, and not V8’s, which would look for an hour', () => {
+    expect(rule('jwt.text.matches("(?i)^HELLO$")', { text: 'hello' })).toBe(true);
+    expect(rule('jwt.text.matches("^(a+)+$")', { text: `${'a'.repeat(50)}!` })).toBe(false);
   });
 });
