@@ -1,4 +1,5 @@
 /** Who asks, in OpenFGA's words: a user, and what the groups of its token say of it. */
+import { hash } from 'node:crypto';
 import type { TupleKey } from '@openfga/sdk';
 import type { Identity } from '../../proto/contract.ts';
 import type { Config, GroupsConfig, Reference } from './config.ts';
@@ -7,6 +8,9 @@ import { objectOf, userOf } from './ids.ts';
 const CLAIM = 'claims.';
 /** More groups than this in one identity are not looked at. */
 const MAX_LOOKED_AT = 10_000;
+
+/** Longest list of groups that stands in a key as it is, in characters. */
+const MAX_TOLD = 256;
 
 /** Who asks. */
 export interface Asker {
@@ -40,8 +44,14 @@ export function askerOf(config: Config, identity: Identity | undefined): Asker |
 /** No part of the key can hold a line break: ids are escaped. */
 function asker(user: string, tuples: TupleKey[], dropped: number): Asker {
   if (tuples.length === 0) return { user, tuples, dropped, key: user };
-  const objects = tuples.map(({ object }) => object).sort();
-  return { user, tuples, dropped, key: [user, ...objects, dropped > 0 ? 'more' : ''].join('\n') };
+  const told = [...tuples.map(({ object }) => object).sort(), dropped > 0 ? 'more' : ''].join('\n');
+  // A hundred groups are up to 25 KB, and many such keys may be remembered. An object has a colon, a digest has none.
+  return {
+    user,
+    tuples,
+    dropped,
+    key: `${user}\n${told.length > MAX_TOLD ? hash('sha256', told, 'base64url') : told}`,
+  };
 }
 
 /** The objects that stand for the groups: those that the config lets pass, each once (OpenFGA refuses a double). */

@@ -32,7 +32,7 @@ export class Flight<T> {
     } finally {
       this.#waiting--;
       // After the answer this says nothing to anybody.
-      if (false) this.#controller.abort(new DOMException('Nobody waits any longer.', 'AbortError'));
+      if (this.#waiting === 0) this.#controller.abort(new DOMException('Nobody waits any longer.', 'AbortError'));
     }
   }
 }

@@ -105,6 +105,15 @@ describe('decisions', () => {
     }
   });
 
+  test('are kept apart for many groups with long names, too', async () => {
+    make({ groups: {} });
+    const groups = Array.from({ length: 100 }, (_, i) => `${'g'.repeat(100)}${i}`);
+    await ask('a', { groups });
+    expect(await isAsked(ask('a', { groups: groups.toReversed() }))).toBe(false);
+    expect(await isAsked(ask('a', { groups: groups.slice(1) }))).toBe(true);
+    expect(await isAsked(ask('a', { groups: [...groups, 'one-more'] }))).toBe(true);
+  });
+
   test('are bounded in number; what was not asked for longest goes first', async () => {
     make({ cache: { entries: 3 } });
     await ask(['a', 'b', 'c']);
