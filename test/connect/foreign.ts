@@ -11,16 +11,17 @@ export interface Foreign {
 }
 
 /** A TCP server that hands each connection to `meet`. */
-export async function tcpServer(meet: (socket: net.Socket) => void): Promise<Foreign> {
+export async function tcpServer(meet: (socket: net.Socket) => void, port = 0): Promise<Foreign> {
   const sockets = new Set<net.Socket>();
   const server = net.createServer((socket) => {
     sockets.add(socket);
     socket.on('error', () => {});
     meet(socket);
   });
-  return listening(server, () => {
+  const cut = () => {
     for (const socket of sockets) socket.destroy();
-  });
+  };
+  return listening(server, cut, port);
 }
 
 /** What an HTTP server of these tests is asked, and answers. */

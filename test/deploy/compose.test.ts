@@ -23,7 +23,7 @@ const compose: { services: Record<string, Service>; networks: Record<string, { i
 const services = Object.entries(compose.services);
 const plugins = globSync('plugins/*/plugin.ts').map((path) => basename(dirname(path)));
 /** Reached from outside by people; everything else stands where nobody comes in. */
-const OPEN = ['gateway', 'keycloak', 'host-ports', 'open-webui'];
+const OPEN = ['gateway', 'keycloak', 'ratelimit', 'host-ports', 'open-webui'];
 /** In profile all nothing needs its ports on the host, and in infra there is no gateway. */
 const PARTIAL: Record<string, string[]> = {
   gateway: ['all', 'minimal'],

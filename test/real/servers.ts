@@ -20,6 +20,7 @@ const SERVERS = {
   opa: { variable: 'OPA_URL', compose: 'http://localhost:8181' },
   // Another database than the demo's, and than what else a developer may have in a Redis.
   redis: { variable: 'REDIS_URL', compose: 'redis://localhost:6379/15' },
+  ratelimit: { variable: 'RATELIMIT_GRPC', compose: 'localhost:8081' },
   'opa-envoy': { variable: 'OPA_ENVOY_GRPC', compose: 'localhost:9191' },
 } as const;
 
@@ -30,7 +31,7 @@ const { XDG_CACHE_HOME = join(homedir(), '.cache'), WARDGATE_CACHE = join(XDG_CA
 const STARTER = process.env.REAL_SERVERS ?? join(ROOT, '../shared/lab/real-servers');
 
 /**
- * Where a real server is: `url` is a URL, for opa-envoy `host:port`, and empty when `here` is false.
+ * Where a real server is: `url` is a URL, for opa-envoy and ratelimit `host:port`, and empty when `here` is false.
  *
  *     const keycloak = realServer('keycloak');
  *     describe.skipIf(!keycloak.here)('…', () => { fetch(`${keycloak.url}/realms/mcp-realm`) … });
@@ -44,15 +45,15 @@ export function realServer(name: RealServerName): { here: boolean; url: string }
 export default async function setup(): Promise<() => Promise<void>> {
   const started: string[] = [];
   const missing: string[] = [];
-  const servers = ['keycloak', 'openfga', 'opa', 'redis'] as const;
-  await Promise.all(
-    servers.map(async (name) => {
-      const outcome = await find(name);
-      if (outcome.started) started.push(name);
-      if (outcome.missing) missing.push(name);
-      say(name, outcome.text);
-    }),
-  );
+  const look = async (name: RealServerName) => {
+    const outcome = await find(name);
+    if (outcome.started) started.push(name);
+    if (outcome.missing) missing.push(name);
+    say(name, outcome.text);
+  };
+  await Promise.all((['keycloak', 'openfga', 'opa', 'redis'] as const).map(look));
+  // Its program would start a Redis of its own.
+  await look('ratelimit');
   const envoy = await findOpaEnvoy();
   const stop = async () => {
     await envoy?.stop();
@@ -114,7 +115,7 @@ async function findOpaEnvoy(): Promise<OpaEnvoy | undefined> {
 
 /** Whether something that can be used answers: for Keycloak, one that has the realm. */
 async function answers(name: RealServerName, address: string): Promise<boolean> {
-  if (name === 'redis' || name === 'opa-envoy') return listens(address);
+  if (name === 'redis' || name === 'ratelimit' || name === 'opa-envoy') return listens(address);
   const path = { keycloak: '/realms/mcp-realm', openfga: '/healthz', opa: '/health' }[name];
   const response = await fetch(address + path, { signal: AbortSignal.timeout(3_000) }).catch(() => undefined);
   await response?.body?.cancel();
@@ -147,7 +148,11 @@ async function start(name: RealServerName): Promise<boolean> {
 
 /** Runs the starter; what it says of its progress is shown. */
 async function run(command: string, names: string[]): Promise<{ stdout: string; stderr: string }> {
-  const environment = { ...process.env, KEYCLOAK_REALM_DIR: join(ROOT, 'keycloak') };
+  const environment = {
+    ...process.env,
+    KEYCLOAK_REALM_DIR: join(ROOT, 'keycloak'),
+    RATELIMIT_CONFIG_DIR: join(ROOT, 'deploy/ratelimit'),
+  };
   const child = spawn(STARTER, [command, ...names], { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
   const output = { stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (text) => (output.stdout += text));
