@@ -1,7 +1,7 @@
 /** The config of api-key-auth: which keys are known, whose they are, and where clients put them. */
 import { z } from 'zod';
 import { parseConfig } from '../../proto/config.ts';
-import { DURATION } from './duration.ts';
+import { DURATION, durationMs } from './duration.ts';
 import { budget, models } from './grants.ts';
 
 /** What a key is made of: visible ASCII without the comma, because a comma in a header value joins two of them. */
@@ -54,7 +54,10 @@ const redis = z.strictObject({
   outage: duration
     .default('30s')
     .describe('How long a key that was seen goes on when Redis does not answer, from its last answer on.'),
-  timeout: duration.default('250ms').describe('How long an answer of Redis is waited for.'),
+  timeout: duration
+    .refine((written) => !DURATION.test(written) || durationMs(written) > 0, 'The time must be longer than nothing.')
+    .default('250ms')
+    .describe('How long an answer of Redis is waited for; less than the deadline of the mount.'),
 });
 
 function isRedisUrl(written: string): boolean {

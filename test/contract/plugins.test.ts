@@ -69,6 +69,11 @@ contractSuite(celAuthz, { rules: ['"staff" in identity.groups', { deny: 'resourc
     expected: { allow: { decisions: [true, false, true] } },
   },
   { title: 'a model that is denied', hook: 'authorize', input: authorize('secret-1') },
+  {
+    title: 'a stranger',
+    hook: 'authorize',
+    input: { ...authorize('gpt-4o'), request: { ...authorize().request, identity: undefined } },
+  },
 ]);
 
 contractSuite(localLimit, { limits: [{ maxTokens: 2, tokensPerFill: 2, fillInterval: '1d', per: 'all' }] }, [

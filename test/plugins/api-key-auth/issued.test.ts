@@ -282,6 +282,7 @@ describe('the config of the store', () => {
     [{ url: 'redis:secret' }, 'redis.url'],
     [{ url: 'redis://h', refresh: 2 }, 'redis.refresh'],
     [{ url: 'redis://h', outage: 'long' }, 'redis.outage'],
+    [{ url: 'redis://h', timeout: '0s' }, 'redis.timeout'],
     [{ url: 'redis://h', namespace: '' }, 'redis.namespace'],
     [{ url: 'redis://h', cache: '30s' }, 'redis.cache'],
   ])('refuses %j at %s', (redis, path) => {
