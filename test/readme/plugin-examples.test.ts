@@ -20,7 +20,8 @@ function configIn(readme: string): string {
 }
 
 test.each(globSync('plugins/*/README.md', { exclude: ['plugins/examples/**'] }))('%s', async (file) => {
-  const text = configIn(readFileSync(file, 'utf8'));
+  // Nothing is to be written where the test runs.
+  const text = configIn(readFileSync(file, 'utf8')).replace('to: usage.jsonl', 'to: /dev/null');
   const config = parse(text) as { plugins: object; routes?: object };
   expect(Object.keys(config.plugins).length).toBeGreaterThan(0);
   const wanted = [...text.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => [name, madeUp(name!)]);
