@@ -23,7 +23,7 @@ export SIMULATED_MODEL_URL=$simulated
 if [ -n "${OPENAI_API_KEY:-}" ]; then simulated=https://api.openai.com/v1; fi
 export OPENAI_BASE_URL=${OPENAI_BASE_URL:-$simulated}
 
-export LISTEN=127.0.0.1:${WARDGATE_PORT:-3000} METRICS=127.0.0.1:${WARDGATE_METRICS_PORT:-15020}
+export LISTEN=${LISTEN:-127.0.0.1:${WARDGATE_PORT:-3000}} METRICS=127.0.0.1:${WARDGATE_METRICS_PORT:-15020}
 export PUBLIC_URL=http://localhost:${WARDGATE_PORT:-3000}
 export KEYCLOAK_URL=http://localhost:${KEYCLOAK_PORT:-8080}
 export API_KEY_AUTH=grpc://127.0.0.1:${API_KEY_AUTH_PORT:-9001}

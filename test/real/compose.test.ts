@@ -20,6 +20,7 @@ const ENVIRONMENT: NodeJS.ProcessEnv = {
   OPENAI_BASE_URL: '',
 };
 const GATEWAY = `http://127.0.0.1:${ENVIRONMENT.WARDGATE_PORT}`;
+const READY = `http://127.0.0.1:${ENVIRONMENT.WARDGATE_METRICS_PORT}/readyz`;
 const KEYCLOAK = `localhost:${ENVIRONMENT.KEYCLOAK_PORT}`;
 const REALM = `http://${KEYCLOAK}/realms/mcp-realm/protocol/openid-connect`;
 /** Its image is gigabytes, and has a test of its own. */
@@ -205,9 +206,8 @@ describe('S1-04 profile infra, and run-proxy-local.sh', () => {
 
   beforeAll(async () => {
     await up('infra');
-    // A group of its own, so that nothing of it is left.
-    proxy = spawn('./run-proxy-local.sh', { env: ENVIRONMENT, stdio: 'inherit', detached: true });
-    await eventually(async () => expect((await ask('/open/v1')).status).toBe(200));
+    proxy = spawn('bash', ['run-proxy-local.sh'], { env: ENVIRONMENT, stdio: 'inherit' });
+    await eventually(async () => expect(await (await fetch(READY)).text()).not.toContain('"down"'));
   });
   afterAll(async () => {
     const ended = once(proxy, 'close');
@@ -230,6 +230,8 @@ describe('S1-03 profile minimal', () => {
     expect((await compose('ps', '--services')).trim().split('\n').sort()).toEqual([
       'gateway',
       'local-limit',
+      'ratelimit',
+      'redis',
       'simulated-model',
     ]);
     expect(await (await ask('/open/v1')).text()).toContain('<EMAIL_1>');
