@@ -102,10 +102,10 @@ export class FakeOpenfga implements AsyncDisposable {
     const storeId = /^\/stores\/(\w+)/.exec(url)?.[1];
     if (path === '/stores') return { body: { stores: this.stores, continuation_token: '' } };
     if (path.startsWith('/authorization-models')) return { body: { authorization_models: [this.#model()] } };
-    if (
-      !this.stores.some(({ id }) => id === storeId) ||
-      ![this.modelId, ...this.knownModels].includes(body.authorization_model_id!)
-    ) {
+    if (!this.stores.some(({ id }) => id === storeId)) {
+      return { status: 404, body: { code: 'store_id_not_found', message: 'Store ID not found' } };
+    }
+    if (![this.modelId, ...this.knownModels].includes(body.authorization_model_id!)) {
       return { status: 400, body: { code: 'authorization_model_not_found', message: 'Authorization Model not found' } };
     }
     if (path === '/check') return { body: { allowed: this.#isAllowed(body.tuple_key!) } };
