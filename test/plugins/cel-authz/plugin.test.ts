@@ -54,7 +54,7 @@ function problemsOf(config: unknown): { path: (string | number)[]; message: stri
 }
 
 describe('the rules', () => {
-  it('S1-35: who has the realm role passes, who lacks it or has no claims at all is refused', () => {
+  it('S1-35, S2-22: who has the realm role passes, who lacks it or has no claims at all is refused', () => {
     const rule = '"supply-chain" in jwt.realm_access.roles';
     expect(passes(rule)).toBe(true);
     expect(passes(rule, { identity: { subject: 'other', claims: { realm_access: { roles: ['user'] } } } })).toBe(false);
