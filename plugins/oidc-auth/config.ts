@@ -189,7 +189,6 @@ export const CONFIG = z
 
 export type Config = z.output<typeof CONFIG>;
 export type IssuerConfig = z.output<typeof issuer>;
-export type IdentityMapping = z.output<typeof mapping>;
 export type LoginConfig = z.output<typeof login>;
 export type RedisConfig = z.output<typeof redis>;
 

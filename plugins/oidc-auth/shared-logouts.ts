@@ -17,7 +17,7 @@ const REREAD_MS = 30_000;
 const MAX_READ = 100_000;
 
 /** Redis cannot be asked, and the config says that then nobody may pass. */
-export class LogoutsUnavailable extends Error {
+class LogoutsUnavailable extends Error {
   constructor() {
     super('Redis is away, so it is not known who has logged out');
     this.name = 'LogoutsUnavailable';

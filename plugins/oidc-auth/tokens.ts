@@ -11,6 +11,9 @@ import { type Challenger, type Reason, Refusal, refusal } from './refusals.ts';
 import type { Revocations, Session } from './revocations.ts';
 import { looksLikeJwt, readToken, verifyAccessToken } from './token.ts';
 
+/** How long a token that no issuer knows is not asked about again, in milliseconds. */
+const INACTIVE_MS = 5_000;
+
 /** A token that was found good. */
 interface Known {
   verdict: AllowOrReject;
@@ -35,6 +38,8 @@ export class Tokens {
   readonly #byIssuer: ReadonlyMap<string, Issuer>;
   readonly #introspections: readonly Introspection[];
   readonly #known: BoundedMap<Known>;
+  /** Opaque tokens that no issuer knows, until when they are not asked about again. */
+  readonly #inactive: BoundedMap<number>;
   readonly #underWay = new Map<string, Promise<AllowOrReject>>();
   /** Counts up when what is remembered must be looked at anew. */
   #generation = 0;
@@ -47,6 +52,7 @@ export class Tokens {
       .filter((one) => one.config.introspection !== undefined)
       .map((one) => new Introspection(one));
     this.#known = new BoundedMap(config.maxTokens);
+    this.#inactive = new BoundedMap(config.maxTokens);
   }
 
   /** How many tokens are remembered. */
@@ -98,15 +104,23 @@ export class Tokens {
     return this.#accept(claims, issuer, { digest, until, generation });
   }
 
-  /** Asks each issuer that may know it; the first that does counts. */
+  /** Asks each issuer that may know it; the first that does counts. One that is away may have been the one. */
   async #introspect(token: string, digest: string): Promise<AllowOrReject> {
+    if (Date.now() < (this.#inactive.get(digest) ?? 0)) throw new Refusal('inactive');
     const generation = this.#generation;
+    let failure: unknown;
     for (const introspection of this.#introspections) {
-      const found = await introspection.ask(token);
-      if (found !== undefined) {
+      try {
+        const found = await introspection.ask(token);
+        if (found === undefined) continue;
         return this.#accept(found.claims, introspection.issuer, { digest, until: found.until, generation });
+      } catch (error) {
+        if (error instanceof Refusal) throw error;
+        failure = error;
       }
     }
+    if (failure !== undefined) throw failure;
+    this.#inactive.set(digest, Date.now() + INACTIVE_MS);
     throw new Refusal('inactive');
   }
 

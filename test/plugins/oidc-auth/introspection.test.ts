@@ -70,6 +70,27 @@ describe('an opaque token', () => {
     await expect(bearer(plugin, 'opaque-token')).rejects.toMatchObject({ name: 'IssuerUnavailable' });
   });
 
+  it('that nobody knows is not asked about with every request', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] });
+    await using issuer = await issuerWith();
+    await using plugin = pluginFor(configOf(issuer, { introspection }));
+    for (let i = 0; i < 5; i++) expect(reasonIn(await bearer(plugin, 'unknown'))).toBe('inactive');
+    expect(issuer.asked.introspect).toBe(1);
+    vi.setSystemTime(Date.now() + 6_000);
+    issuer.opaque.set('unknown', issuer.claims());
+    identityIn(await bearer(plugin, 'unknown'));
+  });
+
+  it('is known by one issuer while another is away; unknown to the others, it cannot be judged', async () => {
+    await using away = await startIssuer();
+    await using issuer = await issuerWith();
+    const issuers = [away, issuer].map((one) => configOf(one, { introspection }).issuers[0]);
+    await away.stop();
+    await using plugin = pluginFor({ issuers });
+    identityIn(await bearer(plugin, 'opaque-token'));
+    await expect(bearer(plugin, 'another')).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+  });
+
   it('in great numbers does not become a flood', async () => {
     await using issuer = await issuerWith();
     await using plugin = pluginFor(configOf(issuer, { introspection }));

@@ -65,6 +65,16 @@ describe('the issuer’s keys', () => {
     }
   });
 
+  it('a rotation is noticed also by tokens that name no key', async () => {
+    await using issuer = await startIssuer();
+    await using plugin = pluginFor(configOf(issuer));
+    identityIn(await bearer(plugin, await issuer.token({}, { kid: undefined })));
+    await issuer.rotate({ withdraw: true });
+    identityIn(await bearer(plugin, await issuer.token({}, { kid: undefined })));
+    await issuer.rotate();
+    identityIn(await bearer(plugin, await issuer.token({}, { kid: undefined })));
+  });
+
   it('a new key is found also when a look has left just before it was there', async () => {
     await using issuer = await startIssuer();
     await using plugin = pluginFor(configOf(issuer));
@@ -201,33 +211,48 @@ describe('an issuer that is away', () => {
     expect(told).toContain('ECONNREFUSED; its tokens cannot be checked');
   });
 
-  it.each([
-    ['it does not answer', () => {}],
-    ['it answers without end', (_: unknown, response: { write(text: string): boolean }) => void flood(response)],
-    [
-      'it redirects',
-      (_: unknown, response: { writeHead(status: number, headers: object): { end(): unknown } }) =>
-        void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end(),
-    ],
-  ] as const)('so is one of which %s', async (_title, instead) => {
+  it('so is one that does not answer', async () => {
     await using issuer = await startIssuer();
-    issuer.instead = instead as never;
+    issuer.instead = () => {};
     await using plugin = pluginFor(configOf(issuer, {}, { timeout: '200ms' }));
     await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
   });
 
-  it.each([
-    ['names another issuer', { issuer: 'http://127.0.0.1:1/realms/other' }],
-    ['names a file for its keys', { jwks_uri: 'file:///etc/passwd' }],
-    ['names an inner address for its keys', { jwks_uri: 'http://169.254.169.254/latest' }],
-  ])('so is one whose document %s', async (_title, document) => {
+  it('so is one whose answers are too long, though they would do', async () => {
     await using issuer = await startIssuer();
-    issuer.document = document;
+    issuer.document = { padding: 'x'.repeat(600_000) };
     await using plugin = pluginFor(configOf(issuer));
     await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
   });
-});
 
-function flood(response: { write(text: string): boolean }): void {
-  for (let i = 0; i < 20; i++) response.write(' '.repeat(65_536));
-}
+  it('so is one that redirects, though it leads to an answer that would do', async () => {
+    await using issuer = await startIssuer();
+    await using other = await startIssuer();
+    const certs = '/protocol/openid-connect/certs';
+    other.instead = (_request, response) => void response.writeHead(302, { location: issuer.url + certs }).end();
+    issuer.document = { jwks_uri: other.url + certs };
+    await using plugin = pluginFor(configOf(issuer));
+    await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    expect(other.asked.certs).toBe(1);
+    expect(issuer.asked.certs).toBeUndefined();
+  });
+
+  it.each([
+    ['names another issuer', () => ({ issuer: 'http://127.0.0.1:1/realms/other' })],
+    ['names a file for its keys', () => ({ jwks_uri: 'file:///etc/passwd' })],
+    // Every machine answers to it, so the keys are there; but it is no name of this machine alone.
+    [
+      'names keys over plain http elsewhere',
+      (url: string) => ({ jwks_uri: `${url.replace('127.0.0.1', '0.0.0.0')}/protocol/openid-connect/certs` }),
+    ],
+  ])('so is one whose document %s', async (_title, document) => {
+    await using issuer = await startIssuer();
+    issuer.document = document(issuer.url);
+    const discoveryUrl = `${issuer.url}/.well-known/openid-configuration`;
+    for (const more of [{}, { discoveryUrl }]) {
+      await using plugin = pluginFor(configOf(issuer, more));
+      await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    }
+    expect(issuer.asked.certs).toBeUndefined();
+  });
+});

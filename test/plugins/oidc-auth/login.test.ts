@@ -416,6 +416,16 @@ describe('the tokens behind a session', () => {
   });
 });
 
+it('an access token of somebody else lends nobody its roles', async () => {
+  await using it = await lab();
+  const token = it.issuer.token.bind(it.issuer);
+  const others = { sub: 'somebody-else', realm_access: { roles: ['admin'] } };
+  it.issuer.token = (more, header) => token(more?.typ === 'ID' ? more : { ...more, ...others }, header);
+  await signIn(it);
+  expect(it.seen.at(-1)).toMatchObject({ subject: 'sub-of-mcp-user', username: 'mcp-user' });
+  expect(it.seen.at(-1)!.roles).toBeUndefined();
+});
+
 describe('signing out', () => {
   it('ends the session here and at the issuer, and a copy of the cookie with it', async () => {
     await using it = await lab();
