@@ -2,8 +2,9 @@
 import type { LimitInput, ObserveInput, RequestFacts } from '../../proto/contract.ts';
 import { applies } from '../quota/keys.ts';
 import { totalOf, wholeTokens } from '../quota/tokens.ts';
-import { type Limit, NANO_USD } from './config.ts';
+import type { Limit } from './config.ts';
 import type { Check } from './engine.ts';
+import { NANO_USD } from './money.ts';
 
 /** Billionths of a dollar in a dollar for a million tokens. */
 const NANO_PER_TOKEN = NANO_USD / 1e6;

@@ -4,15 +4,12 @@ import { parseConfig } from '../../proto/config.ts';
 import { count, duration, durationMs, limitName, partsProblem, refusal, scope, scopeOf } from '../quota/fields.ts';
 import type { Part, Scope } from '../quota/keys.ts';
 import type { Meter } from './engine.ts';
+import { MAX_USD, NANO_USD } from './money.ts';
 import { policyOf } from './words.ts';
 
 const PARTS = ['identity', 'tenant', 'group', 'key', 'model', 'route', 'all'] as const;
 const CALENDAR = { minute: 60_000, hour: 3_600_000, day: 86_400_000, month: 'month' } as const;
 
-/** Amounts of money are whole billionths of a dollar: a token of the cheapest model costs some hundreds of them. */
-export const NANO_USD = 1e9;
-/** Below this bound an amount in billionths is exact. */
-const MAX_USD = 9_000_000;
 /** Up to so many amounts a sliding window remembers each; beyond, it has so many slices. */
 const SLICES = 256;
 const DEFAULT_ANSWER_TOKENS = 4096;

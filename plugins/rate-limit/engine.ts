@@ -54,6 +54,8 @@ export interface Decision {
   id: string;
   /** One for each check, in order. */
   readings: Reading[];
+  /** When, by Redis's clock: milliseconds since 1970. */
+  at: number;
 }
 
 /** What is given back and charged at the end. */
@@ -134,7 +136,7 @@ export class Engine {
     for (const check of checks) args.push(...meterArgs(check), ...numbers(check.take, check.least, check.most));
     const answer = (await this.#link.run(this.#scripts.decide, keys, args)) as number[];
     const readings = checks.map((_, i) => readingOf(answer.slice(i * 6, i * 6 + 6)));
-    return { id, readings, allowed: readings.every(({ agrees }) => agrees) };
+    return { id, readings, allowed: readings.every(({ agrees }) => agrees), at: answer.at(-1)! };
   }
 
   #settled(id: string): string {
@@ -177,4 +179,5 @@ export function lua(name: string): string {
   return readFileSync(new URL(`lua/${name}.lua`, import.meta.url), 'utf8');
 }
 
-const SCRIPTS = scriptsWith(lua('meters'));
+/** What the engine runs. */
+export const SCRIPTS = scriptsWith(lua('meters'));

@@ -19,7 +19,7 @@ import { retryHeaders } from '../quota/words.ts';
 import { RedisLink, RedisLost } from '../redis/link.ts';
 import { checkOf, counts, paidFor, usedOf } from './checks.ts';
 import { CONFIG, type Config, compileLimit, KEY_BUDGET, keyBudgetLimits, type Limit, readConfig } from './config.ts';
-import { Engine, newId, type Reading, type Settlement } from './engine.ts';
+import { Engine, newId, type Reading, SCRIPTS, type Settlement } from './engine.ts';
 import { type Granted, readGrant, writeGrant } from './grant.ts';
 import { type Asked, LocalShares } from './local.ts';
 import { QuotaMetrics } from './metrics.ts';
@@ -61,6 +61,7 @@ export class RateLimit implements Plugin {
       urls: [config.redis].flat(),
       deadlineMs: durationMs(config.deadline),
       maxInFlight: config.maxInFlight,
+      scripts: Object.values(SCRIPTS),
     });
     this.#engine = new Engine(this.#link, { prefix: config.prefix, lifetimeMs: this.#lifetimeMs });
     this.#local = new LocalShares(config.maxKeys, this.#lifetimeMs, clock);
@@ -95,8 +96,8 @@ export class RateLimit implements Plugin {
     } catch (error) {
       if (!(error instanceof RedisLost)) throw error;
       this.#metrics.lost(error.loss);
-      // It may have been done all the same: then what it reserved goes back.
-      if (error.loss === 'late') this.#outbox.add(() => this.#engine.cancel(id, checks));
+      // What it has reserved all the same goes back.
+      if (error.mayBeDone) this.#outbox.add(() => this.#engine.cancel(id, checks));
       return this.#withoutRedis(asked, input);
     }
     return this.#answer(id, asked, readings, input);

@@ -1,7 +1,8 @@
 /** What a person reads, and what a program reads, of limits in Redis. */
 import { amount, retryHeaders, seconds, sentenceOf, spanOf, tryAgain } from '../quota/words.ts';
-import { type Limit, NANO_USD } from './config.ts';
+import type { Limit } from './config.ts';
 import type { Reading } from './engine.ts';
+import { NANO_USD } from './money.ts';
 
 /** A limit and how it stands. */
 export interface Standing {

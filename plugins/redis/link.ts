@@ -8,7 +8,7 @@
  */
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createClient } from '@redis/client';
+import { createClient, ErrorReply } from '@redis/client';
 
 const CONNECT_MS = 1000;
 const FIRST_RETRY_MS = 50;
@@ -25,12 +25,17 @@ export interface LinkOptions {
   deadlineMs: number;
   /** Commands under way at a time; what comes beyond fails at once. */
   maxInFlight: number;
+  /** Told to each Redis before it is used, so that it knows them when they are asked for by hash. */
+  scripts?: readonly Script[];
 }
 
-/** Why a command has no answer: no connection, none in time, too many under way, or Redis could not do it. */
-export type Loss = 'down' | 'late' | 'busy' | 'refused';
+/**
+ * Why a command has no answer: no connection (`down`), one that was lost meanwhile (`cut`), no answer in time (`late`),
+ * too many under way (`busy`), or Redis could not do it (`refused`).
+ */
+export type Loss = 'down' | 'cut' | 'late' | 'busy' | 'refused';
 
-/** A command without an answer. When it was `late`, it may have been done all the same. */
+/** A command without an answer. */
 export class RedisLost extends Error {
   readonly loss: Loss;
 
@@ -38,6 +43,11 @@ export class RedisLost extends Error {
     super(`Redis gave no answer: ${loss}`, { cause });
     this.name = 'RedisLost';
     this.loss = loss;
+  }
+
+  /** Whether it may have been done all the same. */
+  get mayBeDone(): boolean {
+    return this.loss === 'late' || this.loss === 'cut';
   }
 }
 
@@ -126,7 +136,7 @@ export class RedisLink {
       return answer;
     } catch (error) {
       if (says(error, 'READONLY')) this.#lose?.(error);
-      throw new RedisLost(client.isReady ? 'refused' : 'down', error);
+      throw new RedisLost(error instanceof ErrorReply ? 'refused' : 'cut', error);
     }
   }
 
@@ -169,8 +179,7 @@ export class RedisLink {
     client.on('end', () => lost.reject(new RedisLost('down')));
     const timer = setTimeout(() => lost.reject(new RedisLost('late')), CONNECT_MS);
     try {
-      const role = await Promise.race([client.connect().then(() => client.sendCommand(['ROLE'])), lost.promise]);
-      if (!Array.isArray(role) || String(role[0]) !== 'master') throw new RedisLost('refused');
+      await Promise.race([this.#prepare(client), lost.promise]);
     } finally {
       clearTimeout(timer);
     }
@@ -179,6 +188,15 @@ export class RedisLink {
     this.#late = 0;
     void this.#heartbeat(client);
     return { lost: lost.promise };
+  }
+
+  /** @throws RedisLost when it is no primary */
+  async #prepare(client: Client): Promise<void> {
+    await client.connect();
+    const role = await client.sendCommand(['ROLE']);
+    if (!Array.isArray(role) || String(role[0]) !== 'master') throw new RedisLost('refused');
+    const { scripts = [] } = this.#options;
+    await Promise.all(scripts.map(({ source }) => client.sendCommand(['SCRIPT', 'LOAD', source])));
   }
 
   /** A Redis that has gone silent is noticed also while nobody asks it anything. */

@@ -26,7 +26,7 @@ export interface OwnRedis extends AsyncDisposable {
   resume(): void;
 }
 
-/** Starts a Redis on a free port; options such as `'--maxmemory', '2mb'`. Each write is on disk before it is answered. */
+/** Starts a Redis on a free port; options such as `'--maxmemory', '2mb'`. What it has answered survives `kill`. */
 export async function startRedis(...options: string[]): Promise<OwnRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'wardgate-redis-'));
   const port = await freePort();
@@ -35,7 +35,7 @@ export async function startRedis(...options: string[]): Promise<OwnRedis> {
   let child: ChildProcess;
   const command = (...words: string[]) => commandTo(url, words);
   const start = async () => {
-    child = spawn(PROGRAM, [...args, '--appendonly', 'yes', '--appendfsync', 'always', ...options], {
+    child = spawn(PROGRAM, [...args, '--appendonly', 'yes', '--appendfsync', 'everysec', ...options], {
       stdio: 'ignore',
     });
     for (let left = 200; ; left--) {

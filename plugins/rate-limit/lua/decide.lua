@@ -1,7 +1,8 @@
 -- Takes from every limit, or from none.
 -- KEYS: the limits. ARGV: id, lifetime of reservations, 1 to take or 0 to look; then for each limit
 --   kind, span, step, max, unit, take, least (to be reserved beside it), most (that may be)
--- Answers for each limit: 1 if it agrees, what is left, ms until it is whole, ms until there is more, ms to wait, reserved.
+-- Answers for each limit: 1 if it agrees, what is left, ms until it is whole, ms until there is more, ms to wait, reserved;
+-- at the end the moment.
 local id, lifetime, taking = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local meters, agreed = {}, true
 for i, key in ipairs(KEYS) do
@@ -29,4 +30,5 @@ for i, meter in ipairs(meters) do
   answer[at + 1], answer[at + 2], answer[at + 3] = meter.agrees and 1 or 0, left, whole
   answer[at + 4], answer[at + 5], answer[at + 6] = more, meter.agrees and 0 or wait(meter, meter.need), reserved
 end
+answer[#answer + 1] = now
 return answer

@@ -17,6 +17,12 @@ export class Desk implements AsyncDisposable {
     this.plugin = new RateLimit(readConfig(config), clock);
   }
 
+  /** Waits until Redis is connected. */
+  async ready(): Promise<this> {
+    await expect.poll(() => this.plugin.metrics(), { timeout: 10_000 }).toContain('wardgate_quota_redis_up 1');
+    return this;
+  }
+
   async ask(facts: Partial<RequestFacts> = {}, rest: Rest = {}) {
     const input: LimitInput = { request: factsOf(facts), estimatedInputTokens: 10, ...rest };
     const answer = await this.plugin.limit(input);
