@@ -136,7 +136,7 @@ function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mo
       const model = table.find(name);
       return model === undefined || allowed === undefined || allowed.has(model.id) ? model : undefined;
     },
-    models: table.listed.filter((model) => allowed === undefined || allowed.has(model.id)),
+    models: listedOf(config, table, allowed),
   };
   // What a remote plugin answers is known when it has been reached; until then it is asked everything.
   for (const { connection } of mounted) {
@@ -145,6 +145,13 @@ function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mo
     });
   }
   return route;
+}
+
+/** A route that fixes its model has no other to choose from, whatever a chat's picker would make of the rest. */
+function listedOf({ model: name }: RouteConfig, table: ModelTable, allowed: Set<string> | undefined): Model[] {
+  if (name === undefined) return table.listed.filter(({ id }) => allowed === undefined || allowed.has(id));
+  const fixed = table.find(name);
+  return fixed === undefined ? [] : [{ ...fixed, id: name }];
 }
 
 function corsOf({ cors }: RouteConfig): CorsConfig | undefined {

@@ -130,6 +130,20 @@ test('without a route for it a path is 404', async () => {
 });
 
 describe('models', () => {
+  test('of a route that fixes its model there is that one, also when it has its name from a pattern', async () => {
+    const routes = { '/': {}, '/fixed': { model: 'a' }, '/pattern': { model: 'llama3:8b', models: ['llama*'] } };
+    const providers = { up: { kind: 'openai-compatible', baseUrl: 'http://127.0.0.1:9/v1' } };
+    await using gateway = await startGateway({ providers, models: { a: 'up', b: 'up', 'llama*': 'up' }, routes });
+    const listed = async (prefix: string) => {
+      const { data } = await (await send(`${gateway.url}${prefix}/v1/models`)).json<{ data: { id: string }[] }>();
+      return data.map(({ id }) => id);
+    };
+    expect(await listed('')).toEqual(['a', 'b']);
+    expect(await listed('/fixed')).toEqual(['a']);
+    expect(await listed('/pattern')).toEqual(['llama3:8b']);
+    expect((await send(`${gateway.url}/fixed/v1/models/b`)).status).toBe(404);
+  });
+
   test.each(['__proto__', 'constructor', 'toString', 'hasOwnProperty', ''])('`%s` is none', async (model) => {
     await using rig = await start();
     const { status } = await errorOf(await ask(rig.gateway, prompt('x', { model })));
