@@ -18,6 +18,7 @@ import type { Identity, Plugin, Resource } from '../../proto/contract.ts';
 import { errorOf, soon } from '../gateway/chat.ts';
 import { MODEL, mayUse, seed, TUPLES, type World } from '../plugins/openfga-authz/demo.ts';
 import { type Guarded, startGuarded } from '../plugins/openfga-authz/gateway.ts';
+import { toolCallCompletion } from '../support/chunks.ts';
 import { freePort } from '../support/free-port.ts';
 import { realServer } from './servers.ts';
 
@@ -367,6 +368,18 @@ describe.skipIf(!openfga.here)('grants', () => {
     expect(await guarded.list({ username: 'zoe', groups: ['acme-ml', 'globex-research'] })).toEqual(['claude-35']);
     // What is in the store already may be told again.
     expect(await guarded.status({ username: 'bob', groups: ['acme-ml', 'acme-eng'] }, 'claude-35')).toBe(200);
+  });
+
+  test('of tools decide on the tool calls of a model, where the config says so', async () => {
+    const lines = ['user:ann can_use model:gpt-4o', 'user:bob can_use model:gpt-4o', 'user:bob can_use tool:search'];
+    const { name } = await storeWith(lines.map(tupleOf));
+    await using guarded = await startGuarded({ apiUrl: openfga.url, store: name, tools: true });
+    await using open = await startGuarded({ apiUrl: openfga.url, store: name });
+    const calls = [{ name: 'search', arguments: { q: 'weather' } }];
+    for (const { upstream } of [guarded, open]) upstream.always({ whole: toolCallCompletion(calls) });
+    expect(await guarded.status('bob', 'gpt-4o')).toBe(200);
+    expect(await guarded.status('ann', 'gpt-4o')).toBe(403);
+    expect(await open.status('ann', 'gpt-4o')).toBe(200);
   });
 
   test('are seen by the next request with HIGHER_CONSISTENCY, and so is their end', async () => {

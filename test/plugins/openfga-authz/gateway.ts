@@ -11,12 +11,12 @@ export type Who = Partial<Identity> | undefined;
 /** A gateway that believes who a client says it is. */
 export class Guarded implements AsyncDisposable {
   readonly gateway: TestGateway;
-  readonly #upstream: ScriptedUpstream;
+  readonly upstream: ScriptedUpstream;
   readonly #url: string;
 
   constructor(gateway: TestGateway, upstream: ScriptedUpstream, route: string) {
     this.gateway = gateway;
-    this.#upstream = upstream;
+    this.upstream = upstream;
     this.#url = `${gateway.url}${route === '/' ? '' : route}`;
   }
 
@@ -50,7 +50,7 @@ export class Guarded implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.gateway.stop();
-    await this.#upstream.close();
+    await this.upstream.close();
   }
 }
 
