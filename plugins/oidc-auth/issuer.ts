@@ -11,13 +11,16 @@ import {
 } from 'openid-client';
 import type { Config, IssuerConfig } from './config.ts';
 import { Keys } from './keys.ts';
-import { type Fetch, IssuerUnavailable, isLoopback, outgoing } from './outgoing.ts';
+import { type Fetch, IssuerUnavailable, isLoopback, outgoing, within } from './outgoing.ts';
 
 /** What an issuer tells others: one that is there, or that is not. */
 export interface IssuerEvents {
   onWithdrawn(): void;
   warn(message: string): void;
 }
+
+/** How long document and keys may take, in milliseconds: a Keycloak that has just started needs some seconds. */
+const PATIENCE_MS = 5_000;
 
 /** What the plugin may need of an issuer's document. */
 type Needed = keyof IssuerConfig['metadata'];
@@ -26,14 +29,19 @@ type Needed = keyof IssuerConfig['metadata'];
 export class Issuer {
   readonly config: IssuerConfig;
   readonly keys: Keys;
+  /** For what somebody waits for. */
   readonly #fetch: Fetch;
+  /** For document and keys: they may come when nobody waits any longer, and do for the next one who asks. */
+  readonly #patientFetch: Fetch;
   readonly #timeoutMs: number;
   #metadata: Promise<ServerMetadata> | undefined;
 
   constructor(config: IssuerConfig, settings: Config, events: IssuerEvents) {
     this.config = config;
     this.#timeoutMs = settings.timeout;
-    this.#fetch = outgoing(settings.timeout, policyOf(config, settings.allowInsecure));
+    const isAllowed = policyOf(config, settings.allowInsecure);
+    this.#fetch = outgoing(settings.timeout, isAllowed);
+    this.#patientFetch = outgoing(Math.max(settings.timeout, PATIENCE_MS), isAllowed);
     this.keys = new Keys({
       load: () => this.#keySet(),
       cooldownMs: settings.keyCooldown,
@@ -51,7 +59,9 @@ export class Issuer {
 
   /** A client of this issuer, for openid-client. @throws IssuerUnavailable when the issuer's document cannot be had */
   async client(clientId: string, auth: ClientAuth, needed: Needed[]): Promise<Configuration> {
-    const client = new Configuration(await this.#described(needed), clientId, undefined, auth);
+    const late = new IssuerUnavailable('its document did not come in time');
+    const described = await within(this.#timeoutMs, this.#described(needed), late);
+    const client = new Configuration(described, clientId, undefined, auth);
     client[customFetch] = this.#fetch;
     client.timeout = this.#timeoutMs / 1000;
     // What may be asked without TLS has been decided in `outgoing`, for each address.
@@ -66,7 +76,7 @@ export class Issuer {
   async #keySet(): Promise<JSONWebKeySet> {
     try {
       const { jwks_uri } = await this.#described(['jwks_uri']);
-      const response = await this.#fetch(jwks_uri!, {
+      const response = await this.#patientFetch(jwks_uri!, {
         headers: { accept: 'application/json, application/jwk-set+json' },
       });
       if (response.status !== 200) throw new IssuerUnavailable(`${jwks_uri} answered ${response.status}`);
@@ -101,8 +111,7 @@ export class Issuer {
     const { issuer, discoveryUrl } = this.config;
     const found = await discovery(new URL(discoveryUrl ?? issuer), 'wardgate', undefined, None(), {
       execute: [allowInsecureRequests],
-      timeout: this.#timeoutMs / 1000,
-      [customFetch]: this.#fetch,
+      [customFetch]: this.#patientFetch,
     }).catch((cause: Error) => {
       if (cause.cause instanceof IssuerUnavailable) throw cause.cause;
       throw new IssuerUnavailable(`its discovery document cannot be used: ${cause.message}`, { cause });

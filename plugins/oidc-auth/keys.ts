@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createLocalJWKSet, errors, type JSONWebKeySet, type JWTVerifyGetKey } from 'jose';
-import { IssuerUnavailable } from './outgoing.ts';
+import { IssuerUnavailable, within } from './outgoing.ts';
 
 /** More keys than any issuer has; a set beyond it is refused whole. */
 const MAX_KEYS = 100;
@@ -134,12 +134,4 @@ export class Keys {
     this.#failure = { error, pauseMs, until: performance.now() + pauseMs };
     return error;
   }
-}
-
-/** Gives up waiting for work that others wait for as well. */
-function within<T>(ms: number, work: Promise<T>, late: Error): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(late), Math.max(0, ms));
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
-  });
 }

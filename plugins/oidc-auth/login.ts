@@ -116,7 +116,7 @@ export class Login {
     const { sessions, path } = this.#options;
     const found = await sessions.find(request);
     const isPage = /text\/html/.test(request.headers?.accept ?? '');
-    if (found === undefined && isPage) return redirect(this.#base + this.loginAt(`${path}/userinfo`));
+    if (found === undefined && isPage) return redirect(this.urlFor(`${path}/userinfo`));
     if (found === undefined) return json(401, { error: 'login_required' });
     const { session, cookies } = found;
     const { claims: _claims, ...person } = session.identity;
@@ -124,9 +124,12 @@ export class Login {
     return { ...json(200, { ...person, expires: new Date(session.ends).toISOString() }), cookies };
   }
 
-  /** The path where one signs in, to come back afterwards. */
-  loginAt(back: string): string {
-    return `${this.#options.path}/login?return=${encodeURIComponent(back)}`;
+  /**
+   * Where one signs in, to come back to a path afterwards: by the public name, because a cookie that was set for another
+   * name of this gateway is not there when the issuer sends one back.
+   */
+  urlFor(back: string): string {
+    return `${this.#base}${this.#options.path}/login?return=${encodeURIComponent(back)}`;
   }
 
   async #sessionFor({ state, nonce, verifier }: Pending, query: string): Promise<LoginSession | undefined> {
@@ -190,7 +193,7 @@ export class Login {
   }
 
   #sorry(status: number, what: string, back = this.#options.config.afterLogin): Respond {
-    return answerPage(status, sorryPage(what, this.#base + this.loginAt(back)));
+    return answerPage(status, sorryPage(what, this.urlFor(back)));
   }
 }
 

@@ -78,3 +78,11 @@ export function unavailability(error: unknown): IssuerUnavailable | undefined {
   const { cause } = error as { cause?: unknown };
   return [error, cause].find((one) => one instanceof IssuerUnavailable);
 }
+
+/** Gives up waiting, after so many milliseconds, for work that others wait for as well. @throws `late` */
+export function within<T>(ms: number, work: Promise<T>, late: Error): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(late), Math.max(0, ms));
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}

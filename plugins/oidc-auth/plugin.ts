@@ -111,10 +111,9 @@ class OidcAuth implements Plugin {
     const issuer = this.#loginIssuer(config);
     const client = new LoginClient(issuer, config);
     const cookie = new SessionCookie(config);
-    const { origin, pathname } = new URL(config.publicUrl);
-    const prefix = pathname.replace(/\/$/, '');
+    const { origin } = new URL(config.publicUrl);
     const stranger = ({ path: back }: RequestFacts, cookies?: string[]): AllowOrReject => ({
-      allow: { challenge: this.#challenge, login: prefix + login.loginAt(back), ...(cookies && { cookies }) },
+      allow: { challenge: this.#challenge, login: login.urlFor(back), ...(cookies && { cookies }) },
     });
     const sessions = new Sessions({ client, cookie, revocations: this.#revocations, origin, stranger });
     const onLogout = (logout: Logout) => this.#logOut(logout);

@@ -70,7 +70,9 @@ describe.skipIf(!keycloak.here)('oidc-auth and a real Keycloak', () => {
   }
 
   async function statusFor(token: string): Promise<number> {
-    return (await ask({ authorization: `Bearer ${token}` })).status;
+    const { status, connection } = await ask({ authorization: `Bearer ${token}` });
+    connection.destroy();
+    return status;
   }
 
   /** The last line of the log, where the reason stands. */

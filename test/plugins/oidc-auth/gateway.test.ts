@@ -94,7 +94,11 @@ describe('a gateway with oidc-auth', () => {
     const statuses: number[] = [];
     let rotating = true;
     const client = async () => {
-      while (rotating) statuses.push((await it.ask({ authorization: `Bearer ${await issuer.token()}` })).status);
+      while (rotating) {
+        const { status, connection } = await it.ask({ authorization: `Bearer ${await issuer.token()}` });
+        connection.destroy();
+        statuses.push(status);
+      }
     };
     const clients = Array.from({ length: 8 }, client);
     for (let round = 0; round < 5; round++) {

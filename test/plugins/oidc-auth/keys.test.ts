@@ -218,6 +218,19 @@ describe('an issuer that is away', () => {
     await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
   });
 
+  it('one that is slow is not waited for by each; what it sends at last does for all', async () => {
+    await using issuer = await startIssuer();
+    issuer.gate = new Gate();
+    await using plugin = pluginFor(configOf(issuer, {}, { timeout: '50ms' }));
+    const token = await issuer.token();
+    for (let i = 0; i < 3; i++)
+      await expect(bearer(plugin, token)).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    expect(issuer.asked).toEqual({ 'openid-configuration': 1 });
+    issuer.gate.open();
+    await vi.waitFor(async () => identityIn(await bearer(plugin, token)), { timeout: 5_000, interval: 20 });
+    expect(issuer.asked).toEqual({ 'openid-configuration': 1, certs: 1 });
+  });
+
   it('so is one whose answers are too long, though they would do', async () => {
     await using issuer = await startIssuer();
     issuer.document = { padding: 'x'.repeat(600_000) };
