@@ -39,12 +39,14 @@ main() {
     --install | '') ;;
     *) die "there is no option '$1'; --help tells which there are" ;;
   esac
-  home=${OPENWEBUI_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/wardgate/open-webui}
+  home=$(absolute "${OPENWEBUI_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/wardgate/open-webui}")
   version=${OPENWEBUI_VERSION:-0.12.4}
   [ "$(cat "$home/installed" 2>/dev/null)" = "$version" ] || install
   [ "${1:-}" != --install ] || { say "Open WebUI $version is installed in $home"; exit; }
   start
 }
+
+absolute() { [[ $1 == /* ]] && echo "$1" || echo "$PWD/$1"; }
 
 install() {
   local python
@@ -89,6 +91,7 @@ start() {
   realm=${KEYCLOAK_URL:-http://localhost:8080} realm=${realm%/}/realms/${KEYCLOAK_REALM:-mcp-realm}
   look_before
   settings
+  look_at_client
   mkdir -p "$DATA_DIR"
   say "Open WebUI on $WEBUI_URL, signed in by $realm, answers from $gateway"
   only_settings
@@ -106,9 +109,21 @@ look_before() {
     die "Keycloak does not answer at ${realm%/realms/*} (${answer##*$'\n'}). Start it with: docker compose --profile infra up -d --wait — or say where it is: KEYCLOAK_URL"
   [[ $answer == *'"issuer"'* ]] ||
     die "there is no realm at $realm. The demo's is imported from keycloak/; another is named by KEYCLOAK_REALM."
-  curl -sS -o /dev/null --connect-timeout 5 --max-time 20 "$gateway/models" 2>/dev/null ||
-    die "no gateway answers at $gateway. Start it, or say where it is: GATEWAY_URL=http://host:port/openai/v1"
+  case $(status_of "$gateway/models") in
+    000) die "no gateway answers at $gateway. Start it, or say where it is: GATEWAY_URL=http://host:port/openai/v1" ;;
+    404) die "$gateway is no route of the gateway: GATEWAY_URL is one with /v1, such as http://localhost:3000/openai/v1" ;;
+  esac
 }
+
+# Keycloak shows its form only to a client that it knows, for an address that the client may be sent back to.
+look_at_client() {
+  local question="client_id=$OAUTH_CLIENT_ID&response_type=code&scope=openid&redirect_uri=$OPENID_REDIRECT_URI"
+  [ "$(status_of "$realm/protocol/openid-connect/auth?$question")" != 400 ] ||
+    die "Keycloak refuses to sign people in for $WEBUI_URL: its client $OAUTH_CLIENT_ID is missing or disabled, or does not allow $WEBUI_URL/* as a redirect."
+}
+
+# The status that a URL answers; 000 when nothing does.
+status_of() { curl -s -o /dev/null -w '%{http_code}' --connect-timeout 5 --max-time 20 "$1" || true; }
 
 # The file's settings, over them what the environment had, and the addresses.
 settings() {
@@ -119,7 +134,8 @@ settings() {
   . "$SETTINGS"
   set +a
   eval "$had"
-  export WEBUI_URL="${WEBUI_URL:-http://localhost:$port}" DATA_DIR="${DATA_DIR:-$home/data}"
+  DATA_DIR=$(absolute "${DATA_DIR:-$home/data}")
+  export DATA_DIR WEBUI_URL="${WEBUI_URL:-http://localhost:$port}"
   export OPENID_PROVIDER_URL="$realm/.well-known/openid-configuration" OPENID_REDIRECT_URI="$WEBUI_URL/oauth/oidc/callback"
   export OPENAI_API_BASE_URLS="$gateway" WEBUI_AUTH_SIGNOUT_REDIRECT_URL="$WEBUI_URL/auth" CORS_ALLOW_ORIGIN="$WEBUI_URL"
 }

@@ -5,13 +5,14 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { freePort } from '../support/free-port.ts';
 
 const DISCOVERY = '/realms/mcp-realm/.well-known/openid-configuration';
+const FORM = '/realms/mcp-realm/protocol/openid-connect/auth';
 const SETTINGS = 'deploy/open-webui/open-webui.env';
 
 let home: string;
@@ -25,7 +26,9 @@ beforeAll(async () => {
   await writeFile(join(home, 'venv/bin/open-webui'), '#!/bin/sh\necho "ARGUMENTS=$*"\npwd\nenv\n', { mode: 0o755 });
   await writeFile(join(home, 'installed'), '0.12.4\n');
   server = createServer((request, response) => {
-    response.statusCode = request.url === DISCOVERY || request.url === '/openai/v1/models' ? 200 : 404;
+    const { pathname, searchParams } = new URL(request.url!, 'http://keycloak');
+    response.statusCode = [DISCOVERY, FORM, '/openai/v1/models'].includes(pathname) ? 200 : 404;
+    if (pathname === FORM && searchParams.get('client_id') !== 'openweb-ui') response.statusCode = 400;
     response.end(response.statusCode === 200 ? '{"issuer":"here"}' : '{"error":"Realm does not exist"}');
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -82,6 +85,12 @@ describe('starts Open WebUI', () => {
     });
     expect(out).not.toMatch(/sk-of-the-gateway|DATABASE_URL|REDIS_URL/);
   });
+
+  test('with paths that are relative to where it was started', async () => {
+    const path = relative(process.cwd(), home);
+    const { given } = await run({ OPENWEBUI_HOME: path, DATA_DIR: path });
+    expect(given.DATA_DIR).toBe(`${process.cwd()}/${path}`);
+  });
 });
 
 describe('says what to do', () => {
@@ -98,6 +107,8 @@ describe('says what to do', () => {
       () => ({ GATEWAY_URL: 'http://127.0.0.1:9/v1' }),
       /no gateway answers at http:\/\/127.0.0.1:9/,
     ],
+    ['the gateway has no such route', () => ({ GATEWAY_URL: `${url}/open/v1` }), /is no route of the gateway/],
+    ['Keycloak knows no such client', () => ({ OAUTH_CLIENT_ID: 'chat' }), /refuses .*localhost:\d+: its client chat/],
     ['there is no Python', () => ({ OPENWEBUI_VERSION: '9', PYTHON: 'false' }), /needs Python 3.11 or 3.12.*PYTHON=/],
   ])('when %s', async (_what, environment, message) => {
     const { code, err, out } = await run(environment());

@@ -76,10 +76,10 @@ class Story {
     await this.#chapter('is refused a card number', administrator, () => this.isRefused(administrator));
     await this.#chapter('goes on in the same chat', administrator, () => this.goesOn(administrator));
     await this.#chapter('asks too often', administrator, () => this.asksTooOften(administrator));
-    await this.#chapter('connects the browser itself', administrator, () => this.connectsDirectly(administrator));
     await this.isNoProgram();
     const other = await this.#open();
     await this.#chapter('another person, no administrator', other, () => this.signsInForAMinute(other));
+    await this.#chapter('connects the browser itself', other, () => this.connectsDirectly(other));
     await this.#chapter('has a session that ended', other, () => this.hasNoSession(other));
     await this.#chapter('signs out and in again', other, () => this.signsInAgain(other));
     await this.#chapter('signs out of Keycloak too', other, () => this.signsOut(other));
@@ -168,6 +168,8 @@ class Story {
 
   /** Open WebUI finds no way to a new token, drops the old one, and calls without any. */
   async hasNoSession(chat: Chat): Promise<void> {
+    await chat.newChat();
+    await chat.chooseModel(MODELS.chat);
     await this.#stage.realm.endSessions('other-user');
     const { answer } = await chat.ask('Am I still here?');
     assert.match(answer, /sign out .*and (?:sign )?in again/i);
