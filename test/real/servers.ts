@@ -1,9 +1,9 @@
 /**
  * The real servers that `npm run test:real` runs against. As vitest's global set-up it looks for each of them:
- * in the environment (`KEYCLOAK_URL` …), then at the addresses that `docker compose --profile infra up -d --wait` gives
- * them, and then it starts them itself, where there is a program that can (`REAL_SERVERS`, or ../shared/lab/real-servers).
- * What it started it stops. One line for each says where it is, or that it is missing, why, and how to get it;
- * with REAL_SERVERS_REQUIRED=true a missing one is an error.
+ * in the environment (`KEYCLOAK_URL` …); else it starts them, where there is a program that can (`REAL_SERVERS`, or
+ * ../shared/lab/real-servers), and stops what it started; else it looks at the addresses that `docker compose --profile
+ * infra up -d --wait` gives them. One line for each says where it is, or that it is missing, why, and how to get it; with
+ * REAL_SERVERS_REQUIRED=true a missing one is an error.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -75,14 +75,10 @@ interface Outcome {
 }
 
 async function find(name: RealServerName): Promise<Outcome> {
-  const { variable, compose } = SERVERS[name];
+  const { variable } = SERVERS[name];
   const given = process.env[variable];
   if (given) return { text: `${given}, by ${variable}` };
-  if (await answers(name, compose)) {
-    process.env[variable] = compose;
-    return { text: `${compose}, from docker compose` };
-  }
-  if (!existsSync(STARTER)) return skipped(`nothing answers at ${compose}, and there is no program to start it`);
+  if (!existsSync(STARTER)) return findInCompose(name);
   try {
     const ran = await start(name);
     return { text: `${process.env[variable]}, ${ran ? 'which ran already' : 'started'}`, started: !ran };
@@ -91,25 +87,32 @@ async function find(name: RealServerName): Promise<Outcome> {
   }
 }
 
+async function findInCompose(name: RealServerName): Promise<Outcome> {
+  const { variable, compose } = SERVERS[name];
+  if (!(await answers(name, compose))) return skipped(`nothing answers at ${compose}, and nothing here can start it`);
+  process.env[variable] = compose;
+  return { text: `${compose}, from docker compose` };
+}
+
 function skipped(why: string): Outcome {
   const how = 'get it by `docker compose --profile infra up -d --wait`, or name one that runs in the environment';
   return { text: `skipped: ${why}; ${how}`, missing: true };
 }
 
-/** The real plugin where there is one, else its wire side before the real OPA. */
+/** The real plugin where compose runs it with the OPA that is used, else its wire side before the real OPA. */
 async function findOpaEnvoy(): Promise<OpaEnvoy | undefined> {
   const { variable, compose } = SERVERS['opa-envoy'];
   const opa = realServer('opa');
   if (process.env[variable]) say('opa-envoy', `${process.env[variable]}, by ${variable}`);
-  else if (await answers('opa-envoy', compose)) {
+  else if (opa.url === SERVERS.opa.compose && (await answers('opa-envoy', compose))) {
     process.env[variable] = compose;
     say('opa-envoy', `${compose}, from docker compose`);
   } else if (opa.here) {
     const envoy = await startOpaEnvoy(opa.url);
     process.env[variable] = envoy.address;
-    say('opa-envoy', `skipped: nothing answers at ${compose}; a stand-in at ${envoy.address} asks the real OPA`);
+    say('opa-envoy', `skipped: only compose has it; a stand-in at ${envoy.address} asks the real OPA`);
     return envoy;
-  } else say('opa-envoy', `skipped: nothing answers at ${compose}, and without OPA there is no stand-in for it`);
+  } else say('opa-envoy', 'skipped: without OPA there is no stand-in for it');
   return undefined;
 }
 
