@@ -167,7 +167,7 @@ export const CONFIG = z
       .prefault('1500ms')
       .refine((ms) => ms >= 10 && ms <= 60_000, 'Between 10ms and 60s.')
       .describe('How long an answer of an issuer is waited for; less than the mount’s deadline.'),
-    keyRefresh: duration.prefault('5m').refine((ms) => ms >= 1000, 'At least 1s.'),
+    keyRefresh: duration.prefault('5m').refine((ms) => ms >= 1000 && ms <= 86_400_000, 'Between 1s and 1d.'),
     keyCooldown: duration.prefault('1s').describe('The shortest time between two looks at an issuer’s keys.'),
     maxTokens: z.int().min(1).max(1_000_000).default(10_000).describe('How many verified tokens are remembered.'),
     maxTokenLife: duration

@@ -36,8 +36,8 @@ export class Keys {
   /** Looks begun so far, and the last one of them that brought keys. */
   #begun = 0;
   #brought = 0;
-  /** `performance.now()` of the last look's beginning. */
-  #begunAt = Number.NEGATIVE_INFINITY;
+  /** `performance.now()` when the last look that brought keys began. */
+  #broughtAt = Number.NEGATIVE_INFINITY;
   #failure: { error: Error; until: number; pauseMs: number } | undefined;
   #timer: NodeJS.Timeout | undefined;
   readonly #closed = new AbortController();
@@ -80,36 +80,36 @@ export class Keys {
     const deadline = performance.now() + this.#options.waitMs;
     // With a cool-down that is longer than anybody waits, the keys are as new as they can be.
     if (this.#looking === undefined && this.#find !== undefined && this.#cooldownLeft() > this.#options.waitMs) return;
-    while (this.#brought < look) await within(deadline - performance.now(), this.#look(), late);
+    while (this.#brought < look) await within(deadline - performance.now(), this.#look(this.#cooldownLeft()), late);
   }
 
   #cooldownLeft(): number {
-    return this.#begunAt + this.#options.cooldownMs - performance.now();
+    return this.#broughtAt + this.#options.cooldownMs - performance.now();
   }
 
-  /** One look at a time. While the issuer is known to be away it fails at once. */
-  #look(): Promise<void> {
+  /** One look at a time, after a pause. While the issuer is known to be away it fails at once. */
+  #look(pauseMs: number): Promise<void> {
     const { until = 0, error } = this.#failure ?? {};
     if (this.#looking === undefined && performance.now() < until) return Promise.reject(error);
-    this.#looking ??= this.#lookNow().finally(() => {
+    this.#looking ??= this.#lookNow(pauseMs).finally(() => {
       this.#looking = undefined;
     });
     return this.#looking;
   }
 
-  async #lookNow(): Promise<void> {
-    const cooldown = this.#cooldownLeft();
-    if (cooldown > 0) await sleep(cooldown, undefined, { ref: false, signal: this.#closed.signal });
+  async #lookNow(pauseMs: number): Promise<void> {
+    if (pauseMs > 0) await sleep(pauseMs, undefined, { ref: false, signal: this.#closed.signal });
     const look = ++this.#begun;
-    this.#begunAt = performance.now();
+    const begunAt = performance.now();
     try {
       this.#take(await this.#options.load());
       this.#brought = look;
+      this.#broughtAt = begunAt;
       this.#failure = undefined;
     } catch (cause) {
       throw this.#failed(cause);
     }
-    this.#timer ??= setInterval(() => void this.#look().catch(() => {}), this.#options.refreshMs).unref();
+    this.#timer ??= setInterval(() => void this.#look(0).catch(() => {}), this.#options.refreshMs).unref();
   }
 
   #take(set: JSONWebKeySet): void {

@@ -122,11 +122,14 @@ describe('the issuer’s keys', () => {
 
   it('are as new as they can be where the cool-down is longer than anybody waits', async () => {
     await using issuer = await startIssuer();
-    await using plugin = pluginFor(configOf(issuer, {}, { keyCooldown: '1h' }));
+    await using plugin = pluginFor(configOf(issuer, {}, { keyCooldown: '1h', keyRefresh: '1s' }));
     identityIn(await bearer(plugin, await issuer.token()));
     await issuer.rotate();
-    expect(reasonIn(await bearer(plugin, await issuer.token()))).toBe('unknown_key');
+    const token = await issuer.token();
+    expect(reasonIn(await bearer(plugin, token))).toBe('unknown_key');
     expect(issuer.asked.certs).toBe(1);
+    // Until they are fetched anew without being asked for.
+    await eventually(plugin, token, isKnown);
   });
 
   it('that are withdrawn take with them what they have signed', async () => {
