@@ -30,9 +30,8 @@ import type {
   StreamInput,
   Verdict,
 } from '../proto/contract.ts';
-import { isTold } from '../proto/contract.ts';
+import { isTold, PluginFault } from '../proto/contract.ts';
 import { kindOf, verdictProblem } from '../proto/verdict.ts';
-import { PluginFault } from './connect/connection.ts';
 import { ERRORS, GatewayError } from './errors.ts';
 import { answers, decides, type Mount, shownBody } from './mount.ts';
 import { repairJson } from './stream/json-text.ts';

@@ -32,6 +32,7 @@ import {
   isTold,
   type Plugin,
   type PluginFactory,
+  PluginFault,
 } from '../proto/contract.ts';
 import { factoryIn } from '../proto/factory.ts';
 import {
@@ -162,8 +163,9 @@ class PluginHost {
       const problem = verdictProblem(hook, input, answer);
       return problem === undefined ? { verdict: answer as object } : faulty('bad_verdict', problem);
     } catch (error) {
-      if (!signal.aborted) this.note({ message: 'the plugin threw', hook, error: placeOf(error) });
-      return faulty('plugin_threw', 'the plugin threw an error');
+      if (!signal.aborted) this.note({ message: 'the plugin could not judge', hook, error: causeOf(error) });
+      const code = error instanceof PluginFault ? error.code : 'plugin_threw';
+      return faulty(code, 'the plugin could not judge');
     }
   }
 
@@ -183,7 +185,7 @@ class PluginHost {
 
   /** What is said to a caller when a plugin cannot be made, though its config is its kind. */
   unmade(error: unknown): string {
-    this.note({ message: 'the plugin cannot be made', error: placeOf(error) });
+    this.note({ message: 'the plugin cannot be made', error: causeOf(error) });
     return 'the plugin cannot be made';
   }
 
@@ -207,8 +209,9 @@ function faulty(code: string, message: string): Outcome {
   return { fault: { code, message } };
 }
 
-/** Where an error was thrown. Its message is left out: it may quote the text. */
-function placeOf(error: unknown): string {
+/** Where an error was thrown. Its message is left out, for it may quote the text; but a plugin's own fault never does. */
+function causeOf(error: unknown): string {
+  if (error instanceof PluginFault) return `${error.code}: ${error.message}`;
   if (!(error instanceof Error)) return typeof error;
   const frame = error.stack?.split('\n').find((line) => /^\s+at /.test(line));
   return `${error.name}${frame ?? ''}`.replace(/\s+/g, ' ');

@@ -425,3 +425,18 @@ export class ConfigProblem extends Error {
     this.problems = problems;
   }
 }
+
+/**
+ * A plugin could not judge. Any error that a plugin throws is a fault; of this one the code and the message are logged,
+ * so neither may be made from what a request holds.
+ */
+export class PluginFault extends Error {
+  /** Machine-readable, snake_case, such as `plugin_threw` or `bad_answer`. */
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.name = 'PluginFault';
+    this.code = code;
+  }
+}

@@ -20,6 +20,7 @@ import type {
   SegmentsInput,
   StreamInput,
 } from '../../proto/contract.ts';
+import { PluginFault } from '../../proto/contract.ts';
 
 /** What each hook is asked with. */
 export interface HookInput {
@@ -132,18 +133,6 @@ export interface Endpoint {
   baseDir: string;
   options: EndpointOptions;
   log: ConnectLog;
-}
-
-/** The plugin gave no verdict. The message is fit for the log; it holds nothing of the request. */
-export class PluginFault extends Error {
-  /** Machine-readable, snake_case, such as `plugin_threw` or `bad_answer`. */
-  readonly code: string;
-
-  constructor(code: string, message: string) {
-    super(message);
-    this.name = 'PluginFault';
-    this.code = code;
-  }
 }
 
 /** A fault that the plugin itself tells. Its own words might hold the text that it was given: only a code is taken over. */

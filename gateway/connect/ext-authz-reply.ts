@@ -3,9 +3,9 @@
  * like a status of 0, which is OK, and Envoy takes it for one.
  */
 import type { AllowOrReject, Reject } from '../../proto/contract.ts';
+import { PluginFault } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
 import { contentTypeOf } from '../json.ts';
-import { PluginFault } from './connection.ts';
 import { type HeaderValue, headerIn } from './envoy-header.ts';
 
 /** `google.rpc.Code.OK`. */

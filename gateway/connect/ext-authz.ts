@@ -7,7 +7,8 @@
  * service would change in the request, or add to a good answer, is not done.
  */
 import type { AllowOrReject, AuthorizeInput, CallOptions, Hook } from '../../proto/contract.ts';
-import { type Connection, type Endpoint, EndpointProblem, type HookInput, PluginFault } from './connection.ts';
+import { PluginFault } from '../../proto/contract.ts';
+import { type Connection, type Endpoint, EndpointProblem, type HookInput } from './connection.ts';
 import { type CheckResponse, verdictIn } from './ext-authz-reply.ts';
 import { checkRequest } from './ext-authz-request.ts';
 import { foreignMethod, UnaryLine } from './unary.ts';

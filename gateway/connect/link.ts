@@ -15,7 +15,7 @@ import {
   type ServiceError,
   status,
 } from '@grpc/grpc-js';
-import { CONTRACT_VERSION, type Description, type Hook, type RequestFacts } from '../../proto/contract.ts';
+import { CONTRACT_VERSION, type Description, type Hook, PluginFault, type RequestFacts } from '../../proto/contract.ts';
 import {
   MAX_BATCH,
   MAX_MESSAGE,
@@ -32,7 +32,7 @@ import {
   writeDescribeRequest,
 } from '../../proto/grpc.ts';
 import { DESCRIBE_MS } from './backoff.ts';
-import { PluginFault, PluginUnavailable, toldFault } from './connection.ts';
+import { PluginUnavailable, toldFault } from './connection.ts';
 import { descriptionProblem } from './description.ts';
 import { Refusal } from './standing.ts';
 

@@ -2,15 +2,9 @@
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { CallOptions, Description, Hook, Plugin, PluginFactory } from '../../proto/contract.ts';
+import { PluginFault } from '../../proto/contract.ts';
 import { factoryIn } from '../../proto/factory.ts';
-import {
-  type Connection,
-  type Endpoint,
-  EndpointProblem,
-  type HookInput,
-  PluginFault,
-  type PluginSources,
-} from './connection.ts';
+import { type Connection, type Endpoint, EndpointProblem, type HookInput, type PluginSources } from './connection.ts';
 import { descriptionProblem } from './description.ts';
 
 /**

@@ -1,7 +1,8 @@
 /** JSON posted to a plugin, and what came back: what `http:` and `webhook:` have in common. */
 import { Pool } from 'undici';
+import { PluginFault } from '../../proto/contract.ts';
 import { MAX_MESSAGE } from '../../proto/grpc.ts';
-import { type Endpoint, EndpointProblem, PluginFault, PluginUnavailable, toldFault } from './connection.ts';
+import { type Endpoint, EndpointProblem, PluginUnavailable, toldFault } from './connection.ts';
 import { readTls } from './tls.ts';
 
 /** Connections to one plugin, unless the mount says otherwise. */

@@ -1,9 +1,9 @@
 /** What the reply of a rate limit service decides, and what a client is told of it. */
 import { isUtf8 } from 'node:buffer';
 import type { Allow, AllowOrReject, Reject } from '../../proto/contract.ts';
+import { PluginFault } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
 import { contentTypeOf } from '../json.ts';
-import { PluginFault } from './connection.ts';
 import { type HeaderValue, headerIn } from './envoy-header.ts';
 import type { Descriptor } from './rls-config.ts';
 

@@ -8,7 +8,8 @@
  * adds. A request that lacks what a descriptor is made of has no such descriptor, and one without any is not limited.
  */
 import type { AllowOrReject, CallOptions, LimitInput, ObserveInput, RequestFacts } from '../../proto/contract.ts';
-import { type Connection, type Endpoint, type HookInput, PluginFault } from './connection.ts';
+import { PluginFault } from '../../proto/contract.ts';
+import type { Connection, Endpoint, HookInput } from './connection.ts';
 import { type Descriptor, type RlsConfig, readRlsConfig } from './rls-config.ts';
 import { type Asked, type RateLimitResponse, verdictIn } from './rls-reply.ts';
 import { foreignMethod, UnaryLine } from './unary.ts';

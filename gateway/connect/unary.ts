@@ -5,9 +5,9 @@
 import { fileURLToPath } from 'node:url';
 import { Client, type ClientUnaryCall, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import { loadSync, type MethodDefinition, type ServiceDefinition } from '@grpc/proto-loader';
-import { CONTRACT_VERSION, type Description } from '../../proto/contract.ts';
+import { CONTRACT_VERSION, type Description, PluginFault } from '../../proto/contract.ts';
 import { DESCRIBE_MS } from './backoff.ts';
-import { type Endpoint, EndpointProblem, PluginFault, PluginUnavailable } from './connection.ts';
+import { type Endpoint, EndpointProblem, PluginUnavailable } from './connection.ts';
 import { Line } from './line.ts';
 import { readTls } from './tls.ts';
 

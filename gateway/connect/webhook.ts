@@ -11,6 +11,7 @@ import {
   CONTRACT_VERSION,
   type Description,
   type Hook,
+  PluginFault,
   type Reject,
   type RequestFacts,
   type Segment,
@@ -22,7 +23,7 @@ import {
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
 import { contentTypeOf, isJsonObject } from '../json.ts';
 import { DESCRIBE_MS } from './backoff.ts';
-import { type Connection, type Endpoint, EndpointProblem, type HookInput, PluginFault } from './connection.ts';
+import { type Connection, type Endpoint, EndpointProblem, type HookInput } from './connection.ts';
 import { HttpLine } from './line.ts';
 import { httpTarget, jsonOf } from './post.ts';
 import { askWellFormed, wellFormedJson } from './wellformed.ts';

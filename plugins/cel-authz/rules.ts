@@ -5,6 +5,7 @@
  * there is none, a `require` that speaks lets pass. An expression that cannot be answered is neither true nor false,
  * and the question is a fault where its answer would have mattered.
  */
+import { PluginFault } from '../../proto/contract.ts';
 import type { Rule } from './config.ts';
 import type { Answer, Undecided } from './expression.ts';
 import type { Variables } from './variables.ts';
@@ -25,13 +26,10 @@ export function sorted(rules: Rule[]): Rules {
   return { deny: by('deny'), require: by('require'), allow: by('allow') };
 }
 
-/** The gateway logs the code and the message of what is called a PluginFault; the rule is the config's, and no secret. */
-class Unanswered extends Error {
-  readonly code = 'rule_unanswered';
-
+/** The rule is the config's, and no secret. */
+class Unanswered extends PluginFault {
   constructor({ reason, source }: Undecided) {
-    super(`a rule could not be answered (${reason}): ${source}`);
-    this.name = 'PluginFault';
+    super('rule_unanswered', `a rule could not be answered (${reason}): ${source}`);
   }
 }
 

@@ -1,14 +1,9 @@
 /** What went wrong with OPA, in words that may be logged: none of them is made from what a request holds. */
+import { PluginFault } from '../../proto/contract.ts';
 
-/** There is no decision. The gateway logs the code and the message of what is called a PluginFault. */
-export class OpaFault extends Error {
-  readonly code: 'opa_unavailable' | 'opa_no_decision';
-
-  constructor(code: OpaFault['code'], message: string) {
-    super(message);
-    this.name = 'PluginFault';
-    this.code = code;
-  }
+/** There is no decision. */
+export class OpaFault extends PluginFault {
+  declare readonly code: 'opa_unavailable' | 'opa_no_decision';
 }
 
 /** OPA could not be asked, or answered as OPA does not. */

@@ -1,16 +1,9 @@
 /** What went wrong with OpenFGA, in words that may be logged: none of them is made from what a request holds. */
 import { FgaApiError, FgaApiNotFoundError, FgaApiRateLimitExceededError, FgaApiValidationError } from '@openfga/sdk';
+import { PluginFault } from '../../proto/contract.ts';
 
-/** OpenFGA gave no decision. The gateway logs the code and the message of what is called a PluginFault. */
-export class OpenfgaFault extends Error {
-  readonly code: string;
-
-  constructor(code: string, message: string) {
-    super(message);
-    this.name = 'PluginFault';
-    this.code = code;
-  }
-}
+/** OpenFGA gave no decision. */
+export class OpenfgaFault extends PluginFault {}
 
 /** The store, or the model that was pinned, is no longer there: the two error codes of OpenFGA that say so. */
 export function isGone(error: unknown): boolean {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Breaker } from '../../gateway/connect/breaker.ts';
-import { PluginFault, PluginUnavailable } from '../../gateway/connect/connection.ts';
+import { PluginUnavailable } from '../../gateway/connect/connection.ts';
+import { PluginFault } from '../../proto/contract.ts';
 
 /** A breaker with a clock that stands still until it is moved. */
 function breakerAt(options = {}) {

@@ -1,9 +1,12 @@
 /** A plugin that does what the prompt says, and nothing right. It also runs as a process of its own. */
-import type { Plugin, PluginFactory, TextVerdict } from '../../proto/contract.ts';
+import { type Plugin, type PluginFactory, PluginFault, type TextVerdict } from '../../proto/contract.ts';
 
 const MISDEEDS: Record<string, () => unknown> = {
   throw: () => {
     throw new Error('the prompt was: throw, my password is hunter2');
+  },
+  'cannot judge': () => {
+    throw new PluginFault('server_away', 'Start the server.');
   },
   reject: () => Promise.reject(new Error('later')),
   nothing: () => undefined,

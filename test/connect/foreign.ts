@@ -24,6 +24,16 @@ export async function tcpServer(meet: (socket: net.Socket) => void, port = 0): P
   return listening(server, cut, port);
 }
 
+/** Stands at a port, and passes on what comes to `host:port` of `address`: what can be taken away from before a server. */
+export function forwarder(address: string, port: number): Promise<Foreign> {
+  const { hostname, port: there } = new URL(`tcp://${address}`);
+  return tcpServer((socket) => {
+    const onward = net.connect(Number(there), hostname).on('error', () => socket.destroy());
+    socket.pipe(onward).pipe(socket);
+    socket.on('close', () => onward.destroy());
+  }, port);
+}
+
 /** What an HTTP server of these tests is asked, and answers. */
 export interface Asked {
   method: string;

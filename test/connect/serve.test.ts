@@ -56,9 +56,16 @@ describe('plain HTTP', () => {
   test('a plugin that throws answers a fault, and neither it nor the log says a word of the text', async () => {
     const reply = await post(`${url}/request`, prompt('throw'));
     expect(reply.status).toBe(500);
-    expect(await reply.json()).toEqual({ fault: { code: 'plugin_threw', message: 'the plugin threw an error' } });
-    expect(logged.some((line) => line.includes('the plugin threw'))).toBe(true);
+    expect(await reply.json()).toEqual({ fault: { code: 'plugin_threw', message: 'the plugin could not judge' } });
+    expect(logged.some((line) => line.includes('the plugin could not judge'))).toBe(true);
     expect(logged.join()).not.toContain('hunter2');
+  });
+
+  test('a plugin that says why it cannot judge is quoted in the log, and its code goes to the gateway', async () => {
+    const reply = await post(`${url}/request`, prompt('cannot judge'));
+    expect(reply.status).toBe(500);
+    expect(await reply.json()).toEqual({ fault: { code: 'server_away', message: 'the plugin could not judge' } });
+    expect(logged.join()).toContain('server_away: Start the server.');
   });
 });
 
