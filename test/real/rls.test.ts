@@ -3,10 +3,9 @@
  * one minute is tried again when another has begun.
  */
 
-import { connect } from 'node:net';
 import { createClient } from '@redis/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { freePort, tcpServer } from '../connect/foreign.ts';
+import { forwarder, freePort } from '../connect/foreign.ts';
 import { ask, errorOf, prompt, soon } from '../gateway/chat.ts';
 import { type Example, startExample } from '../seeds/example.ts';
 import type { RawResponse } from '../support/client.ts';
@@ -146,12 +145,6 @@ describe.skipIf(!ratelimit.here || !redis.here)('rls:// before envoyproxy/rateli
     'S1-45: the limiter is taken away and comes back, with onFault: %s',
     async (onFault) => {
       const port = await freePort();
-      const forward = () =>
-        tcpServer((socket) => {
-          const onward = connect(Number(PORT), HOST).on('error', () => socket.destroy());
-          socket.pipe(onward).pipe(socket);
-          socket.on('close', () => onward.destroy());
-        }, port);
       await using example = await demo({
         RATELIMIT_HOST: '127.0.0.1',
         RATELIMIT_PORT: String(port),
@@ -160,7 +153,7 @@ describe.skipIf(!ratelimit.here || !redis.here)('rls:// before envoyproxy/rateli
       const status = async () => (await ask(example.gateway, words(1_000), { route: '/anthropic' })).status;
       expect(await status()).toBe(onFault === 'allow' ? 200 : 503);
       {
-        await using _there = await forward();
+        await using _there = await forwarder(ratelimit.url, port);
         await soon(status).toBe(429);
       }
       await soon(status).toBe(onFault === 'allow' ? 200 : 503);
