@@ -1,8 +1,11 @@
 import { describe, expect, it, vi } from 'vitest';
+import { oidcAuth } from '../../../plugins/oidc-auth/plugin.ts';
+import { servePlugin } from '../../../plugins/serve.ts';
+import { Browser } from '../../support/browser.ts';
 import { completion } from '../../support/chunks.ts';
 import { send } from '../../support/client.ts';
 import { configFor, startGateway } from '../../support/gateway.ts';
-import { startIssuer, type TestIssuer } from '../../support/issuer.ts';
+import { CLIENT, startIssuer, type TestIssuer } from '../../support/issuer.ts';
 import { startScriptedUpstream } from '../../support/scripted-upstream.ts';
 import { configOf } from './support.ts';
 
@@ -111,4 +114,32 @@ describe('a gateway with oidc-auth', () => {
     expect(new Set(statuses)).toEqual(new Set([200]));
     expect(issuer.asked.certs).toBeGreaterThanOrEqual(6);
   });
+
+  it.each(['grpc', 'http'] as const)(
+    'has it as a service of its own over %s: tokens, pages and cookies come through',
+    async (way) => {
+      await using issuer = await startIssuer();
+      const upstream = await startScriptedUpstream();
+      const service = await servePlugin(oidcAuth, { [way]: '127.0.0.1:0' });
+      const base = 'http://gateway.test';
+      const login = { clientId: CLIENT.id, clientSecret: CLIENT.secret, publicUrl: base, cookieSecret: 'c'.repeat(32) };
+      const sso = { at: way === 'grpc' ? service.grpcUrl : service.httpUrl, config: configOf(issuer, {}, { login }) };
+      const gateway = await startGateway(configFor(upstream.url, { models: { m: 'up' }, plugins: { sso } }));
+      const browser = new Browser({ [base]: gateway.url });
+      const page = await browser.visit(`${base}/v1/models`, { headers: { accept: 'text/html' } });
+      const authorization = `Bearer ${await issuer.token()}`;
+      const answer = await fetch(`${gateway.url}/v1/models`, { headers: { authorization } });
+      expect([page.status, answer.status]).toEqual([200, 200]);
+      expect(browser.cookieFor(base)).toMatch(/^wardgate=1~/);
+      const out = await browser.visit(`${base}/oauth2/logout`, {
+        headers: { 'sec-fetch-site': 'same-origin' },
+        follow: false,
+      });
+      expect(out.status).toBe(303);
+      expect(browser.cookieFor(base)).toBe('');
+      await gateway.stop();
+      await service.close();
+      await upstream.close();
+    },
+  );
 });
