@@ -22,11 +22,13 @@ const DEFAULT_CONFIG = fileURLToPath(new URL('default.yaml', import.meta.url));
 const PLUGINS: PluginSources = {
   'api-key-auth': async () => (await import('../plugins/api-key-auth/plugin.ts')).apiKeyAuth,
   'cel-authz': async () => (await import('../plugins/cel-authz/plugin.ts')).celAuthz,
+  idempotency: async () => (await import('../plugins/idempotency/plugin.ts')).idempotency,
   'local-limit': async () => (await import('../plugins/local-limit/plugin.ts')).localLimit,
   'oidc-auth': async () => (await import('../plugins/oidc-auth/plugin.ts')).oidcAuth,
   'opa-authz': async () => (await import('../plugins/opa-authz/plugin.ts')).opaAuthz,
   'openfga-authz': async () => (await import('../plugins/openfga-authz/plugin.ts')).openfgaAuthz,
   'pii-guard': async () => (await import('../plugins/pii-guard/plugin.ts')).piiGuard,
+  'rate-limit': async () => (await import('../plugins/rate-limit/plugin.ts')).rateLimit,
   'usage-log': async () => (await import('../plugins/usage-log/plugin.ts')).usageLog,
 };
 

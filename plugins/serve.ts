@@ -169,6 +169,12 @@ class PluginHost {
     }
   }
 
+  /** What the plugin counts of itself; empty when it counts nothing, or has not been asked for anything yet. */
+  async metrics(): Promise<string> {
+    const measured = [...this.plugins.values()].find((plugin): plugin is Plugin & Measured => 'metrics' in plugin);
+    return (await measured?.metrics()) ?? '';
+  }
+
   /** Remembers a call while it is under way, so that {@link idle} can wait for it. */
   async counted<T>(call: Promise<T>): Promise<T> {
     this.calls.add(call);
@@ -451,8 +457,13 @@ function splitAddress(address: string): [string, number] {
   return [address.slice(0, colon).replace(/^\[|\]$/g, ''), Number(address.slice(colon + 1))];
 }
 
-/** A reply over HTTP: its status and what is written as JSON. */
-type Reply = [number, object];
+/** A reply over HTTP: its status and what is written as JSON, or as the text that it is. */
+type Reply = [number, object | string];
+
+/** A plugin that counts something of itself, as Prometheus text: once for the process, whichever instance is asked. */
+interface Measured {
+  metrics(): Promise<string>;
+}
 
 async function answerHttp(host: PluginHost, request: http.IncomingMessage, response: http.ServerResponse) {
   const gone = new AbortController();
@@ -460,20 +471,22 @@ async function answerHttp(host: PluginHost, request: http.IncomingMessage, respo
     if (!response.writableFinished) gone.abort();
   });
   const [code, body] = await httpReply(host, request, gone.signal).catch((): Reply => [400, { error: 'bad request' }]);
-  const json = Buffer.from(JSON.stringify(body));
+  const isText = typeof body === 'string';
+  const bytes = Buffer.from(isText ? body : JSON.stringify(body));
   response.writeHead(code, {
-    'content-type': 'application/json',
-    'content-length': json.length,
+    'content-type': isText ? 'text/plain; version=0.0.4; charset=utf-8' : 'application/json',
+    'content-length': bytes.length,
     // While draining each answer is the last on its connection; what was not read of a body cannot be skipped.
     ...((host.draining || !request.complete) && { connection: 'close' }),
   });
-  response.end(json);
+  response.end(bytes);
 }
 
 async function httpReply(host: PluginHost, request: http.IncomingMessage, signal: AbortSignal): Promise<Reply> {
   const path = new URL(request.url ?? '/', 'http://plugin').pathname;
   if (path === '/healthz') return [200, { status: 'ok' }];
   if (path === '/readyz') return host.draining ? [503, { status: 'draining' }] : [200, { status: 'ready' }];
+  if (path === '/metrics') return [200, await host.metrics()];
   const hook = path.slice(1);
   if (hook !== 'describe' && !isHook(hook)) return [404, { error: `there is /describe and ${Object.keys(HOOKS)}` }];
   if (request.method !== 'POST') return [405, { error: 'use POST' }];
@@ -547,7 +560,7 @@ const HELP = `Runs a Wardgate plugin as a service.
   --tls-cert, --tls-key   PEM files; with them both ports speak TLS                       WARDGATE_TLS_CERT, _KEY
   --help         this text
 
-Health: grpc.health.v1, GET /healthz, GET /readyz. SIGTERM finishes what is under way.
+Health: grpc.health.v1, GET /healthz, GET /readyz. Figures: GET /metrics, if the plugin has any. SIGTERM finishes what is under way.
 `;
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));

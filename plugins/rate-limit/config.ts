@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { parseConfig } from '../../proto/config.ts';
 import { count, duration, durationMs, limitName, partsProblem, refusal, scope, scopeOf } from '../quota/fields.ts';
 import type { Part, Scope } from '../quota/keys.ts';
+import { connection } from '../redis/settings.ts';
 import type { Meter } from './engine.ts';
 import { MAX_USD, NANO_USD } from './money.ts';
 import { policyOf } from './words.ts';
@@ -15,16 +16,15 @@ const SLICES = 256;
 const DEFAULT_ANSWER_TOKENS = 4096;
 
 const header = z.string().regex(/^[!#$%&'*+.^_`|~0-9a-z-]{1,64}$/, 'Header names are written in lower case.');
-const part = z.union([z.enum(PARTS), z.templateLiteral(['header:', header])], {
-  error: `Write one of ${PARTS.join(', ')}, header:NAME in lower case, or a list of them.`,
-});
+const PER = `Write one of ${PARTS.join(', ')}, header:NAME in lower case, or a list of them.`;
+const part = z.union([z.enum(PARTS), z.templateLiteral(['header:', header])], { error: PER });
 const onRedisLoss = z.enum(['reject', 'allow', 'local']);
 const share = z.number().positive().max(1).default(0.25);
 
 const limit = z.strictObject({
   name: limitName,
   per: z
-    .union([part, z.array(part).min(1)])
+    .union([part, z.array(part).min(1)], { error: PER })
     .default('route')
     .describe('What is counted apart; a list means each combination.'),
   type: z.enum(['requests', 'tokens', 'cost', 'concurrent']).default('requests'),
@@ -35,9 +35,11 @@ const limit = z.strictObject({
     .optional()
     .describe('Requests, tokens, USD, or open answers.'),
   window: z
-    .union([duration, z.enum(['minute', 'hour', 'day', 'month'])], {
-      error: 'Write a time such as 30s, 1m or 24h, or a calendar word: minute, hour, day, month (UTC).',
-    })
+    .string()
+    .refine(
+      (text) => isCalendar(text) || duration.safeParse(text).success,
+      'Write a time such as 30s, 1m or 24h, or a calendar word: minute, hour, day, month (UTC).',
+    )
     .optional(),
   algorithm: z.enum(['sliding', 'fixed', 'gcra']).optional().describe('Default: sliding; fixed for calendar words.'),
   burst: count.optional().describe('With gcra: how much may come at once. Default: max.'),
@@ -77,16 +79,6 @@ const keyBudgets = z.strictObject({
   message: z.string().min(1).default('Budget exceeded'),
   code: z.string().default('budget_exceeded'),
 });
-
-/** A Redis by its URL; several are tried in turn until one is a primary. */
-const redis = z.string().regex(/^rediss?:\/\/[^\s/]+/, 'Write an address such as redis://redis:6379.');
-
-/** The settings of the connection, for every plugin that stands on Redis. */
-export const connection = {
-  redis: z.union([redis, z.array(redis).min(1).max(16)]).default('redis://localhost:6379'),
-  deadline: duration.default('100ms').describe('The longest that a request waits for Redis.'),
-  maxInFlight: count.default(1000).describe('Requests that wait for Redis at a time.'),
-};
 
 /** The config of rate-limit. */
 export const CONFIG = z
@@ -219,11 +211,15 @@ function meterOf(config: LimitConfig): Limit['meter'] {
 }
 
 function algorithmOf({ algorithm, window }: LimitConfig): 'sliding' | 'fixed' | 'gcra' {
-  return algorithm ?? (window !== undefined && window in CALENDAR ? 'fixed' : 'sliding');
+  return algorithm ?? (window !== undefined && isCalendar(window) ? 'fixed' : 'sliding');
 }
 
 function spanOf(window: string): number | 'month' {
-  return window in CALENDAR ? CALENDAR[window as keyof typeof CALENDAR] : durationMs(window);
+  return isCalendar(window) ? CALENDAR[window] : durationMs(window);
+}
+
+function isCalendar(window: string): window is keyof typeof CALENDAR {
+  return Object.hasOwn(CALENDAR, window);
 }
 
 function nameOf(config: LimitConfig): string {

@@ -1,77 +1,96 @@
-/** What the plugin counts of itself, as Prometheus text. */
+/**
+ * What the plugin counts of itself, as Prometheus text: once for a process, so that figures go on when the config changes.
+ * Labels are names from the config, never who asks.
+ */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Loss } from '../redis/link.ts';
+import { NANO_USD } from './money.ts';
 
 /** Seconds. */
 const BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
 
-/** One registry for each plugin instance. Labels are names from the config, never who asks. */
-export class QuotaMetrics {
-  readonly registry = new Registry();
-  readonly #decisions = this.#counter('decisions_total', 'Requests decided, by outcome: admitted, refused, lost.', [
-    'outcome',
-  ]);
-  readonly #refusals = this.#counter('refusals_total', 'Refusals, by the limit that takes longest.', ['limit']);
-  readonly #reserved = this.#counter('reserved_total', 'Amounts reserved before the answer (cost: USD).', ['unit']);
-  readonly #settled = this.#counter('settled_total', 'Amounts charged after the answer (cost: USD).', ['unit']);
-  readonly #overshoot = this.#counter('overshoot_total', 'Amounts charged beyond a limit (cost: USD).', ['unit']);
-  readonly #lost = this.#counter('redis_lost_total', 'Commands without an answer, by why.', ['loss']);
-  readonly #latency = new Histogram({
-    name: 'wardgate_quota_redis_seconds',
-    help: 'Time that Redis took, by script.',
-    labelNames: ['script'],
-    buckets: BUCKETS,
-    registers: [this.registry],
-  });
+/** Figures of a plugin instance that are read when the metrics are. */
+export interface Live {
+  up(): boolean;
+  /** Settlements that wait for Redis. */
+  waiting(): number;
+}
 
-  /** @param live figures that are read when the metrics are */
-  constructor(live: { up(): boolean; waiting(): number }) {
-    this.#gauge('redis_up', 'Whether a primary Redis is connected.', () => (live.up() ? 1 : 0));
-    this.#gauge('unsettled', 'Settlements that wait for Redis to come back.', () => live.waiting());
-  }
+const registers = [new Registry()];
+const live = new Set<Live>();
 
-  decided(outcome: 'admitted' | 'refused' | 'lost'): void {
-    this.#decisions.inc({ outcome });
-  }
+const decisions = counter('decisions_total', 'Requests decided, by outcome: admitted, refused, lost.', 'outcome');
+const refusals = counter('refusals_total', 'Refusals, by the limit that takes longest.', 'limit');
+const reservations = counter('reserved_total', 'Amounts reserved before the answer (cost: USD).', 'unit');
+const settlements = counter('settled_total', 'Amounts charged after the answer (cost: USD).', 'unit');
+const overshoot = counter('overshoot_total', 'Amounts charged beyond a limit (cost: USD).', 'unit');
+const losses = counter('redis_lost_total', 'Scripts without an answer, by why.', 'loss');
+const latency = new Histogram({
+  name: 'wardgate_quota_redis_seconds',
+  help: 'Time that Redis took, by script.',
+  labelNames: ['script'],
+  buckets: BUCKETS,
+  registers,
+});
+gauge('redis_up', 'Whether a primary Redis is connected.', (all) => (all.every((one) => one.up()) ? 1 : 0));
+gauge('unsettled', 'Settlements that wait for Redis to come back.', (all) =>
+  all.reduce((sum, one) => sum + one.waiting(), 0),
+);
 
-  refused(limit: string): void {
-    this.#refusals.inc({ limit });
-  }
+/** Has an instance's figures read, until the answered function is called. */
+export function register(instance: Live): () => void {
+  live.add(instance);
+  return () => void live.delete(instance);
+}
 
-  reserved(unit: string, amount: number): void {
-    if (amount > 0) this.#reserved.inc({ unit }, shown(unit, amount));
-  }
+/** All of it. */
+export function metricsText(): Promise<string> {
+  return registers[0]!.metrics();
+}
 
-  settled(unit: string, used: number, beyond: number): void {
-    if (used > 0) this.#settled.inc({ unit }, shown(unit, used));
-    if (beyond > 0) this.#overshoot.inc({ unit }, shown(unit, beyond));
-  }
+export function decided(outcome: 'admitted' | 'refused' | 'lost'): void {
+  decisions.inc({ outcome });
+}
 
-  lost(loss: string): void {
-    this.#lost.inc({ loss });
-  }
+export function refused(limit: string): void {
+  refusals.inc({ limit });
+}
 
-  /** Times one script; its failure counts as well. */
-  async timed<T>(script: string, asked: Promise<T>): Promise<T> {
-    const begun = performance.now();
-    try {
-      return await asked;
-    } finally {
-      this.#latency.observe({ script }, (performance.now() - begun) / 1000);
-    }
-  }
+export function reserved(unit: string, amount: number): void {
+  if (amount > 0) reservations.inc({ unit }, shown(unit, amount));
+}
 
-  #counter<Label extends string>(name: string, help: string, labelNames: Label[]): Counter<Label> {
-    return new Counter({ name: `wardgate_quota_${name}`, help, labelNames, registers: [this.registry] });
-  }
+/** @param beyond how much of it went beyond the limit */
+export function settled(unit: string, used: number, beyond: number): void {
+  if (used > 0) settlements.inc({ unit }, shown(unit, used));
+  if (beyond > 0) overshoot.inc({ unit }, shown(unit, beyond));
+}
 
-  #gauge(name: string, help: string, read: () => number): void {
-    const collect = function (this: Gauge) {
-      this.set(read());
-    };
-    new Gauge({ name: `wardgate_quota_${name}`, help, registers: [this.registry], collect });
+export function lost(loss: Loss): void {
+  losses.inc({ loss });
+}
+
+/** Times a script, also one that fails. */
+export async function timed<T>(script: 'decide' | 'renew' | 'settle', asked: Promise<T>): Promise<T> {
+  const begun = performance.now();
+  try {
+    return await asked;
+  } finally {
+    latency.observe({ script }, (performance.now() - begun) / 1000);
   }
 }
 
+function counter<Label extends string>(name: string, help: string, label: Label): Counter<Label> {
+  return new Counter({ name: `wardgate_quota_${name}`, help, labelNames: [label], registers });
+}
+
+function gauge(name: string, help: string, read: (all: Live[]) => number): void {
+  const collect = function (this: Gauge) {
+    this.set(read([...live]));
+  };
+  new Gauge({ name: `wardgate_quota_${name}`, help, registers, collect });
+}
+
 function shown(unit: string, amount: number): number {
-  return unit === 'cost' ? amount / 1e9 : amount;
+  return unit === 'cost' ? amount / NANO_USD : amount;
 }

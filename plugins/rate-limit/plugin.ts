@@ -16,14 +16,15 @@ import {
 import { durationMs } from '../quota/fields.ts';
 import { apiKeyOf, keysOf } from '../quota/keys.ts';
 import { retryHeaders } from '../quota/words.ts';
-import { RedisLink, RedisLost } from '../redis/link.ts';
+import { type RedisLink, RedisLost } from '../redis/link.ts';
+import { Outbox } from '../redis/outbox.ts';
+import { linkOf } from '../redis/settings.ts';
 import { checkOf, counts, paidFor, usedOf } from './checks.ts';
 import { CONFIG, type Config, compileLimit, KEY_BUDGET, keyBudgetLimits, type Limit, readConfig } from './config.ts';
 import { Engine, newId, type Reading, SCRIPTS, type Settlement } from './engine.ts';
 import { type Granted, readGrant, writeGrant } from './grant.ts';
 import { type Asked, LocalShares } from './local.ts';
-import { QuotaMetrics } from './metrics.ts';
-import { Outbox } from './outbox.ts';
+import * as metrics from './metrics.ts';
 import { rateHeaders, refusalHeaders, type Standing, sentence } from './words.ts';
 
 const NAME = 'rate-limit';
@@ -49,7 +50,7 @@ export class RateLimit implements Plugin {
   readonly #engine: Engine;
   readonly #local: LocalShares;
   readonly #outbox = new Outbox(MAX_UNSETTLED);
-  readonly #metrics: QuotaMetrics;
+  readonly #unregister: () => void;
   readonly #lifetimeMs: number;
 
   /** @param clock of the local shares: milliseconds that never go back */
@@ -57,15 +58,10 @@ export class RateLimit implements Plugin {
     this.#config = config;
     this.#limits = config.limits.map((limit) => compileLimit(limit, config));
     this.#lifetimeMs = durationMs(config.reservation);
-    this.#link = new RedisLink({
-      urls: [config.redis].flat(),
-      deadlineMs: durationMs(config.deadline),
-      maxInFlight: config.maxInFlight,
-      scripts: Object.values(SCRIPTS),
-    });
+    this.#link = linkOf(config, Object.values(SCRIPTS));
     this.#engine = new Engine(this.#link, { prefix: config.prefix, lifetimeMs: this.#lifetimeMs });
     this.#local = new LocalShares(config.maxKeys, this.#lifetimeMs, clock);
-    this.#metrics = new QuotaMetrics({ up: () => this.#link.up, waiting: () => this.#outbox.size });
+    this.#unregister = metrics.register({ up: () => this.#link.up, waiting: () => this.#outbox.size });
   }
 
   /** Counts by key, for whoever asks for more than `limit` does. */
@@ -92,10 +88,10 @@ export class RateLimit implements Plugin {
     const checks = asked.map(({ check }) => check);
     let readings: Reading[];
     try {
-      ({ readings } = await this.#metrics.timed('decide', this.#engine.decide(checks, id)));
+      ({ readings } = await metrics.timed('decide', this.#engine.decide(checks, id)));
     } catch (error) {
       if (!(error instanceof RedisLost)) throw error;
-      this.#metrics.lost(error.loss);
+      metrics.lost(error.loss);
       // What it has reserved all the same goes back.
       if (error.mayBeDone) this.#outbox.add(() => this.#engine.cancel(id, checks));
       return this.#withoutRedis(asked, input);
@@ -107,7 +103,7 @@ export class RateLimit implements Plugin {
   async renew({ grant }: RenewInput): Promise<{ allow: Allow }> {
     const { id, promises } = readGrant(grant);
     const held = promises.filter(({ reserved }) => reserved > 0);
-    if (held.length > 0) await this.#metrics.timed('renew', this.#engine.renew(id, held));
+    if (held.length > 0) await metrics.timed('renew', this.#engine.renew(id, held));
     return { allow: {} };
   }
 
@@ -120,21 +116,22 @@ export class RateLimit implements Plugin {
     await this.#outbox.do(() => this.#settle(id, settlements));
   }
 
-  /** Prometheus text. */
+  /** Prometheus text of all instances in this process. */
   metrics(): Promise<string> {
-    return this.#metrics.registry.metrics();
+    return metrics.metricsText();
   }
 
   async close(): Promise<void> {
+    this.#unregister();
     await this.#outbox.flush();
     this.#outbox.close();
     this.#link.close();
   }
 
   async #settle(id: string, settlements: readonly Settlement[]): Promise<void> {
-    const beyond = await this.#metrics.timed('settle', this.#engine.settle(id, settlements));
+    const beyond = await metrics.timed('settle', this.#engine.settle(id, settlements));
     if (beyond === undefined) return;
-    for (const [i, { unit, used }] of settlements.entries()) this.#metrics.settled(unit, used, beyond[i] ?? 0);
+    for (const [i, { unit, used }] of settlements.entries()) metrics.settled(unit, used, beyond[i] ?? 0);
   }
 
   #asked(input: LimitInput): Asked[] {
@@ -173,11 +170,11 @@ export class RateLimit implements Plugin {
     }));
     const refusing = standings.filter(({ reading }) => !reading.agrees);
     if (refusing.length > 0) return this.#refusal(refusing);
-    this.#metrics.decided('admitted');
+    metrics.decided('admitted');
     const promises = asked.flatMap(({ limit, check }, i) =>
       limit.type === 'requests' ? [] : [{ ...check, reserved: readings[i]!.reserved, debt: limit.debt }],
     );
-    for (const { unit, reserved } of promises) this.#metrics.reserved(unit, reserved);
+    for (const { unit, reserved } of promises) metrics.reserved(unit, reserved);
     return { allow: this.#allow(standings, { id, promises }, input) };
   }
 
@@ -198,8 +195,8 @@ export class RateLimit implements Plugin {
   #refusal(refusing: readonly Standing[]): AllowOrReject {
     const slowest = refusing.reduce((a, b) => (b.reading.waitMs > a.reading.waitMs ? b : a));
     const { refusal, name } = slowest.limit;
-    this.#metrics.decided('refused');
-    this.#metrics.refused(name);
+    metrics.decided('refused');
+    metrics.refused(name);
     const { code, status, message = sentence(slowest), body, contentType } = refusal;
     const reject: Reject = { code, message, status, headers: refusalHeaders(slowest) };
     return { reject: body === undefined ? reject : { ...reject, body, contentType } };
@@ -207,7 +204,7 @@ export class RateLimit implements Plugin {
 
   /** Each limit as it was told: one that rejects is enough; those with a share must have something left. */
   #withoutRedis(asked: readonly Asked[], input: LimitInput): AllowOrReject {
-    this.#metrics.decided('lost');
+    metrics.decided('lost');
     if (asked.some(({ limit }) => limit.onRedisLoss === 'reject')) return { reject: UNAVAILABLE };
     const id = newId();
     const shared = asked.filter(({ limit }) => limit.onRedisLoss === 'local');

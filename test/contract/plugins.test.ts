@@ -4,15 +4,17 @@ import { join } from 'node:path';
 import { afterAll } from 'vitest';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
 import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
+import { idempotency } from '../../plugins/idempotency/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
 import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
 import { opaAuthz } from '../../plugins/opa-authz/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
+import { rateLimit } from '../../plugins/rate-limit/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
 import type { Action, AuthorizeInput } from '../../proto/contract.ts';
 import { opaServer } from '../plugins/opa-authz/opa-server.ts';
 import { startIssuer } from '../support/issuer.ts';
-import { answer, authenticate, authorize, endpoint, limit, outcome, prompt, window } from './facts.ts';
+import { answer, authenticate, authorize, endpoint, facts, limit, outcome, prompt, window } from './facts.ts';
 import { contractSuite } from './suite.ts';
 
 const KEY = 'sk-a-long-and-random-key';
@@ -121,6 +123,40 @@ contractSuite(piiGuard, { rules: ['email', 'credit-card'], action: 'mask' }, [
   { title: 'a stream that may go on into an address', hook: 'stream', input: window('write to jo@corp.exa') },
   { title: 'the end of a stream', hook: 'stream', input: window('jo@corp.example', true, 'write to ') },
   { title: 'nothing at the end of a stream', hook: 'stream', input: window('', true) },
+]);
+
+/** Nothing listens there: each instance counts for itself, so that all give the same verdicts. */
+const NO_REDIS = 'redis://127.0.0.1:1';
+
+contractSuite(
+  rateLimit,
+  {
+    redis: NO_REDIS,
+    onRedisLoss: 'local',
+    limits: [
+      { name: 'two', per: 'all', max: 8, window: '1d' },
+      { name: 'dear', per: 'all', max: 1, window: '1d', models: ['dear'], onRedisLoss: 'reject' },
+    ],
+  },
+  [
+    { title: 'the first request', hook: 'limit', input: limit() },
+    { title: 'its end', hook: 'observe', input: outcome(), expected: { allow: {} } },
+    { title: 'the second request', hook: 'limit', input: limit() },
+    { title: 'one too many', hook: 'limit', input: limit() },
+    { title: 'one that needs Redis', hook: 'limit', input: { ...limit(), request: { ...facts, model: 'dear' } } },
+  ],
+);
+
+const again = { request: facts, key: 'order-1', fingerprint: 'a'.repeat(64) };
+
+contractSuite(idempotency, { redis: NO_REDIS }, [
+  { title: 'a key that cannot be looked up', hook: 'recall', input: again },
+  {
+    title: 'an answer that nobody claimed',
+    hook: 'remember',
+    input: { ...again, outcome: 'answered', status: 200, contentType: 'application/json', body: '{}' },
+    expected: { allow: {} },
+  },
 ]);
 
 contractSuite(usageLog, { to: join(tmpdir(), `usage-${process.pid}.log`) }, [

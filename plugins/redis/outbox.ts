@@ -11,8 +11,6 @@ export class Outbox {
   readonly #tasks: Task[] = [];
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
-  /** How many were dropped. */
-  dropped = 0;
 
   constructor(max: number) {
     this.#max = max;
@@ -30,10 +28,7 @@ export class Outbox {
 
   /** Does it later. */
   add(task: Task): void {
-    if (this.#tasks.length >= this.#max) {
-      this.#tasks.shift();
-      this.dropped++;
-    }
+    if (this.#tasks.length >= this.#max) this.#tasks.shift();
     this.#tasks.push(task);
     this.#wait();
   }
