@@ -115,6 +115,8 @@ export class Keys {
   #take(set: JSONWebKeySet): void {
     if (set?.keys?.length > MAX_KEYS) throw new Error(`the issuer publishes more than ${MAX_KEYS} keys`);
     const find = createLocalJWKSet(set);
+    // No issuer means it: everybody would be locked out until it says better.
+    if (set.keys.length === 0) throw new Error('the issuer publishes no keys');
     const published = new Set(set.keys.map((key) => JSON.stringify(key)));
     const isWithdrawn = [...this.#published].some((key) => !published.has(key));
     // The set that is in use has its keys imported already.

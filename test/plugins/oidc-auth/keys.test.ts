@@ -146,6 +146,7 @@ describe('the issuer’s keys', () => {
     await using issuer = await startIssuer();
     for (const body of [
       '{"keys":{}}',
+      '{"keys":[]}',
       '[]',
       'null',
       `{"keys":[${Array(200).fill('{"kty":"RSA"}').join()}]}`,
@@ -200,6 +201,17 @@ describe('an issuer that is away', () => {
     await issuer.start();
     await eventually(plugin, madeUp, (answer) => 'reject' in answer);
     identityIn(await bearer(plugin, known));
+  });
+
+  it.each(['{"keys":[]}', '<html>', ''])('or talks nonsense (%j): the keys known before go on', async (body) => {
+    await using issuer = await startIssuer();
+    const metadata = { jwks_uri: `${issuer.url}/protocol/openid-connect/certs` };
+    await using plugin = pluginFor(configOf(issuer, { metadata }, { keyRefresh: '1s' }));
+    identityIn(await bearer(plugin, await issuer.token()));
+    issuer.instead = (_request, response) => void response.writeHead(200).end(body);
+    await vi.waitFor(() => expect(warnings).toHaveBeenCalled(), { timeout: 10_000, interval: 20 });
+    expect(String(warnings.mock.calls[0]![0])).toContain('going on with the keys known');
+    identityIn(await bearer(plugin, await issuer.token()));
   });
 
   it('is told of once, without anything of a token', async () => {

@@ -105,6 +105,16 @@ describe('a token of the issuer', () => {
     expect(reasonIn(await bearer(plugin, token))).toBe('expired');
   });
 
+  it('is forgotten when there are more than may be remembered, those that came last excepted', async () => {
+    await using issuer = await startIssuer();
+    await using plugin = pluginFor(configOf(issuer, {}, { maxTokens: 2 }));
+    const inputs = await Promise.all(
+      ['a', 'b', 'c'].map(async (sub) => inputWith({ authorization: `Bearer ${await issuer.token({ sub })}` })),
+    );
+    for (const input of inputs) await plugin.authenticate!(input);
+    expect(inputs.map((input) => plugin.authenticate!(input) instanceof Promise).sort()).toEqual([false, false, true]);
+  });
+
   it('cannot be changed by who gets the identity', async () => {
     await using issuer = await startIssuer();
     const identity = identityIn(await verdictOn(await issuer.token(), issuer));
