@@ -183,6 +183,8 @@ describe('what the service is asked', () => {
     ['{context.tier:-none}', {}, 'gold'],
     ['{context.none:-none}', {}, 'none'],
     ['x{context.none:-}y', {}, 'xy'],
+    ['{context.none:-}', {}, undefined],
+    ['{context.none}y', {}, undefined],
   ])('%s of %o is %s', async (text, request, expected) => {
     expect(await filled(text, request)).toBe(expected);
   });

@@ -72,6 +72,8 @@ descriptors:
     value: a*b*c
     rate_limit: { unit: second, requests_per_unit: 5 }
   - { key: all, rate_limit: { unit: year, requests_per_unit: 4, name: all } }
+  - { key: free, rate_limit: { unlimited: true, name: all } }
+  - { key: ends, value: "ab*ba", rate_limit: { unit: year, requests_per_unit: 4 } }
   - { key: shadow, shadow_mode: true, rate_limit: { unit: minute, requests_per_unit: 1 } }
   - { key: never, rate_limit: { unit: minute, requests_per_unit: 0 } }
   - { key: old, detailed_metric: true, value_to_metric: true, rate_limit: { unit: month, requests_per_unit: 9 } }
@@ -97,7 +99,10 @@ class Counts {
   }
 
   async settle(_id: string, settlements: readonly Settlement[]): Promise<number[]> {
-    for (const { key, used, max } of settlements) this.used.set(key, Math.min(max, (this.used.get(key) ?? 0) + used));
+    for (const { key, used, max, debt } of settlements) {
+      const beyond = (this.used.get(key) ?? 0) + used;
+      this.used.set(key, debt ? beyond : Math.min(max, beyond));
+    }
     return [];
   }
 
@@ -145,7 +150,9 @@ describe('a file of envoyproxy/ratelimit', () => {
     ['less deep than the tree: none', { file: 'a.pdf' }, undefined],
     ['another key: none', { user: 'jo' }, undefined],
     ['another order: none', { user: 'jo', route: 'x' }, undefined],
-    ['a wildcard whose ends overlap: none', { path: 'abc'.replace('b', '') }, undefined],
+    ['a part that is missing: none', { path: 'ac' }, undefined],
+    ['a wildcard whose ends overlap: none', { ends: 'aba' }, undefined],
+    ['a wildcard whose ends touch', { ends: 'abba' }, { max: 4 }],
     ['a name of every object: none', { constructor: 'x' }, undefined],
   ])('%s', (_title, pairs, expected) => {
     if (expected === undefined) expect(found(pairs)).toBeUndefined();
@@ -332,7 +339,12 @@ describe('a decision', () => {
     const all = descriptor({ all: 'x' }, 4);
     await codes(all);
     expect(await codes(all)).toEqual([OVER, [OVER, 0]]);
-    expect(await codes(all, descriptor({ route: 'x', user: '007' }))).toEqual([OK, [OK, 0], [OK, UNLIMITED]]);
+    expect(await codes(all, descriptor({ route: 'x', user: '007' }), descriptor({ free: 'x' }))).toEqual([
+      OK,
+      [OK, 0],
+      [OK, UNLIMITED],
+      [OK, UNLIMITED],
+    ]);
   });
 
   test('a limit in shadow is counted and never over', async () => {
@@ -350,7 +362,7 @@ describe('a decision', () => {
 
   test('a limit that the descriptor brings along counts in place of the file’s', async () => {
     const { codes } = serviceOf();
-    const own = { ...descriptor({ route: 'openai' }), limit: { requestsPerUnit: 3, unit: 3 } };
+    const own = { ...descriptor({ route: 'openai' }), limit: { requestsPerUnit: 3, unit: 2 } };
     for (const left of [2, 1, 0]) expect(await codes(own)).toEqual([OK, [OK, left]]);
     expect(await codes(own)).toEqual([OVER, [OVER, 0]]);
     expect(await codes(descriptor({ route: 'openai' }))).toEqual([OK, [OK, 1]]);
