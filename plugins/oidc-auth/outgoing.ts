@@ -1,14 +1,15 @@
 /** Requests to issuers: where they may go, how long they may take, and how much may come back. */
 import { isIP } from 'node:net';
+import { PluginFault } from '../../proto/contract.ts';
 
 /** Longest answer of an issuer that is read, in bytes; a discovery document or a key set has some thousands. */
 const MAX_ANSWER = 524_288;
 
 /** The issuer could not be asked, or did not answer in a way that can be used: nothing can be decided, now. */
-export class IssuerUnavailable extends Error {
+export class IssuerUnavailable extends PluginFault {
   constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = 'IssuerUnavailable';
+    super('issuer_unavailable', message);
+    this.cause = options?.cause;
   }
 }
 

@@ -3,6 +3,7 @@
  * channel that tells of new ones at once.
  */
 import { createClient } from '@redis/client';
+import { PluginFault } from '../../proto/contract.ts';
 import type { RedisConfig } from './config.ts';
 import type { Logout, Revocations } from './revocations.ts';
 import { warn } from './warnings.ts';
@@ -15,14 +16,6 @@ const MAX_RETRY_MS = 2_000;
 const REREAD_MS = 30_000;
 /** Logouts that are read at a time. */
 const MAX_READ = 100_000;
-
-/** Redis cannot be asked, and the config says that then nobody may pass. */
-class LogoutsUnavailable extends Error {
-  constructor() {
-    super('Redis is away, so it is not known who has logged out');
-    this.name = 'LogoutsUnavailable';
-  }
-}
 
 export class SharedLogouts {
   readonly #config: RedisConfig;
@@ -50,7 +43,8 @@ export class SharedLogouts {
     if (this.#state === 'here') return undefined;
     this.#first ??= this.#start();
     if (this.#state === 'new') return this.#first.then(() => void this.known());
-    if (this.#config.onFault === 'reject') throw new LogoutsUnavailable();
+    if (this.#config.onFault === 'reject')
+      throw new PluginFault('logouts_unavailable', 'Redis is away, so it is not known who has logged out');
     return undefined;
   }
 

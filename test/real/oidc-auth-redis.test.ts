@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { createClient } from '@redis/client';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
-import type { Plugin } from '../../proto/contract.ts';
+import type { Plugin, PluginFault } from '../../proto/contract.ts';
 import { Cuttable } from '../support/cuttable.ts';
 import { CLIENT, startIssuer, type TestIssuer } from '../support/issuer.ts';
 import { realServer } from './servers.ts';
@@ -140,7 +140,7 @@ describe.skipIf(!redis.here)('logouts in a real Redis', () => {
     expect(await isLetIn(plugin, token)).toBe(true);
     await door.shut();
     const refused = async () =>
-      expect(await isLetIn(plugin, token).catch((error: Error) => error.name)).toBe('LogoutsUnavailable');
+      expect(await isLetIn(plugin, token).catch((error: PluginFault) => error.code)).toBe('logouts_unavailable');
     await vi.waitFor(refused, { timeout: 10_000, interval: 20 });
     await door.open();
     await vi.waitFor(async () => expect(await isLetIn(plugin, token)).toBe(true), { timeout: 10_000, interval: 20 });

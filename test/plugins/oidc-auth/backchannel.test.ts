@@ -167,7 +167,7 @@ describe('what is no such announcement changes nothing and is answered 400', () 
     await using plugin = pluginFor(config(issuer));
     const token = await issuer.logoutToken();
     await issuer.stop();
-    await expect(logout(plugin, token)).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    await expect(logout(plugin, token)).rejects.toMatchObject({ code: 'issuer_unavailable' });
     await issuer.start();
     await vi.waitFor(async () => expect(await logout(plugin, token)).toBe(200), { timeout: 5_000 });
   });

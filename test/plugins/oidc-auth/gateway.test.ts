@@ -88,7 +88,7 @@ describe('a gateway with oidc-auth', () => {
     await issuer.start();
     const status = async () => expect((await it.ask({ authorization })).status).toBe(200);
     await vi.waitFor(status, { timeout: 10_000, interval: 50 });
-    expect(it.gateway.logText).toContain('"fault":"IssuerUnavailable"');
+    expect(it.gateway.logText).toContain('"fault":"issuer_unavailable: ');
   });
 
   it('loses no request when keys rotate under load', async () => {

@@ -179,11 +179,11 @@ describe('an issuer that is away', () => {
     const token = await issuer.token();
     await issuer.stop();
     await using plugin = pluginFor(configOf(issuer));
-    const name = 'IssuerUnavailable';
-    await expect(bearer(plugin, token)).rejects.toMatchObject({ name });
+    const code = 'issuer_unavailable';
+    await expect(bearer(plugin, token)).rejects.toMatchObject({ code });
     await issuer.start();
     issuer.instead = (_request, response) => void response.writeHead(503).end();
-    for (let i = 0; i < 50; i++) await expect(bearer(plugin, token)).rejects.toMatchObject({ name });
+    for (let i = 0; i < 50; i++) await expect(bearer(plugin, token)).rejects.toMatchObject({ code });
     expect(issuer.asked['openid-configuration'] ?? 0).toBeLessThan(10);
     issuer.instead = undefined;
     await vi.waitFor(async () => identityIn(await bearer(plugin, token)), { timeout: 10_000, interval: 20 });
@@ -195,7 +195,7 @@ describe('an issuer that is away', () => {
     const [known, fresh, madeUp] = [await issuer.token(), await issuer.token(), await issuer.token({}, { kid: 'x' })];
     identityIn(await bearer(plugin, known));
     await issuer.stop();
-    await expect(bearer(plugin, madeUp)).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    await expect(bearer(plugin, madeUp)).rejects.toMatchObject({ code: 'issuer_unavailable' });
     identityIn(await bearer(plugin, known));
     identityIn(await bearer(plugin, fresh));
     await issuer.start();
@@ -230,7 +230,7 @@ describe('an issuer that is away', () => {
     await using issuer = await startIssuer();
     issuer.instead = () => {};
     await using plugin = pluginFor(configOf(issuer, {}, { timeout: '200ms' }));
-    await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ code: 'issuer_unavailable' });
   });
 
   it('one that is slow is not waited for by each; what it sends at last does for all', async () => {
@@ -239,7 +239,7 @@ describe('an issuer that is away', () => {
     await using plugin = pluginFor(configOf(issuer, {}, { timeout: '50ms' }));
     const token = await issuer.token();
     for (let i = 0; i < 3; i++)
-      await expect(bearer(plugin, token)).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+      await expect(bearer(plugin, token)).rejects.toMatchObject({ code: 'issuer_unavailable' });
     expect(issuer.asked).toEqual({ 'openid-configuration': 1 });
     issuer.gate.open();
     await vi.waitFor(async () => identityIn(await bearer(plugin, token)), { timeout: 5_000, interval: 20 });
@@ -250,7 +250,7 @@ describe('an issuer that is away', () => {
     await using issuer = await startIssuer();
     issuer.document = { padding: 'x'.repeat(600_000) };
     await using plugin = pluginFor(configOf(issuer));
-    await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ code: 'issuer_unavailable' });
   });
 
   it('so is one that redirects, though it leads to an answer that would do', async () => {
@@ -260,7 +260,7 @@ describe('an issuer that is away', () => {
     other.instead = (_request, response) => void response.writeHead(302, { location: issuer.url + certs }).end();
     issuer.document = { jwks_uri: other.url + certs };
     await using plugin = pluginFor(configOf(issuer));
-    await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+    await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ code: 'issuer_unavailable' });
     expect(other.asked.certs).toBe(1);
     expect(issuer.asked.certs).toBeUndefined();
   });
@@ -279,7 +279,7 @@ describe('an issuer that is away', () => {
     const discoveryUrl = `${issuer.url}/.well-known/openid-configuration`;
     for (const more of [{}, { discoveryUrl }]) {
       await using plugin = pluginFor(configOf(issuer, more));
-      await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ name: 'IssuerUnavailable' });
+      await expect(bearer(plugin, await issuer.token())).rejects.toMatchObject({ code: 'issuer_unavailable' });
     }
     expect(issuer.asked.certs).toBeUndefined();
   });
