@@ -45,8 +45,8 @@ export function paidFor(limit: Limit, reserved: number, input: LimitInput): numb
 
 /** What a request has used of what a limit counts. */
 export function usedOf(type: string, { usage, costUsd }: Pick<ObserveInput, 'usage' | 'costUsd'>): number {
-  if (type === 'tokens') return totalOf(usage);
-  return type === 'cost' ? wholeTokens((costUsd ?? 0) * NANO_USD) : 0;
+  const used = type === 'tokens' ? totalOf(usage) : type === 'cost' ? wholeTokens((costUsd ?? 0) * NANO_USD) : 0;
+  return Math.min(used, Number.MAX_SAFE_INTEGER);
 }
 
 /** What the prompt is estimated at, and what each token of the answer costs, in the limit's unit. */

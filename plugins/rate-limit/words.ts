@@ -68,7 +68,7 @@ export function sentence({ limit, reading, needed }: Standing): string {
 }
 
 /** The standing with the smallest share left. */
-export function tightestOf(standings: readonly Standing[]): Standing | undefined {
+function tightestOf(standings: readonly Standing[]): Standing | undefined {
   const share = ({ limit, reading }: Standing) => reading.left / limit.meter.max;
   return standings.reduce<Standing | undefined>(
     (least, one) => (least === undefined || share(one) < share(least) ? one : least),

@@ -58,7 +58,7 @@ describe.skipIf(!redis.here)('requests', () => {
     for (let i = 0; i < 5; i++) expect(await limiter.allowed({ route: '/gemini' })).toEqual({});
   });
 
-  test('S2-12: a bucket per tenant and model: 10 at once, each apart', async () => {
+  test('S2-12, S2-24: a bucket per tenant and model: 10 at once, each apart', async () => {
     const limiter = desk({ limits: [{ per: ['tenant', 'model'], requestsPerMinute: 60, burst: 10 }] });
     const passed = await limiter.passing(40, person('a', 'tenant-A'));
     // One comes back each second; a slow machine may see some more pass.
@@ -176,6 +176,27 @@ describe.skipIf(!redis.here)('tokens', () => {
     }
     expect(await limiter.passing(1, {}, { estimatedInputTokens: 100 })).toBe(1);
   });
+
+  test.each([1e300, Number.POSITIVE_INFINITY, Number.NaN, -5, 0.5])(
+    'a provider that reports %d tokens breaks nothing',
+    async (tokens) => {
+      for (const algorithm of ['sliding', 'fixed', 'gcra']) {
+        const limiter = tokensBy(algorithm);
+        await limiter.settle((await limiter.allowed()).grant, tokens);
+        const answer = await limiter.ask();
+        if (tokens < 1e300) expect(answer).toHaveProperty('allow');
+        if (tokens === 1e300) expect(answer).toMatchObject({ reject: { headers: { 'x-ratelimit-remaining': '0' } } });
+      }
+    },
+  );
+
+  test('odd names are counted apart', async () => {
+    const limiter = desk({ limits: [{ per: ['identity', 'tenant'], max: 1, window: '1m' }] });
+    const names = ['a|tenant=b', 'a', '\u0000', 'ü🙂', '\ud800', '{x}', 'a\r\nDEL', 'x'.repeat(100_000), '*', '%7C'];
+    for (const name of names) expect(await limiter.passing(2, person(name, 'b'))).toBe(1);
+  });
+
+  const tokensBy = (algorithm: string) => tokens(100, { algorithm });
 
   test('a settlement counts once, however often it is told', async () => {
     const limiter = tokens(100, { reserve: true });

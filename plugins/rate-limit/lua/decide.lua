@@ -27,8 +27,9 @@ for i, meter in ipairs(meters) do
   local whole, more = resets(meter)
   local left = math.floor(meter.left - meter.held + 0.000001)
   local at = (i - 1) * 6
-  answer[at + 1], answer[at + 2], answer[at + 3] = meter.agrees and 1 or 0, left, whole
-  answer[at + 4], answer[at + 5], answer[at + 6] = more, meter.agrees and 0 or wait(meter, meter.need), reserved
+  answer[at + 1], answer[at + 2], answer[at + 3] = meter.agrees and 1 or 0, left, math.min(whole, LONGEST)
+  answer[at + 4], answer[at + 6] = math.min(more, LONGEST), reserved
+  answer[at + 5] = meter.agrees and 0 or math.min(wait(meter, meter.need), LONGEST)
 end
 answer[#answer + 1] = now
 return answer

@@ -96,7 +96,7 @@ end
 
 -- A limit that the config has given another window or algorithm starts anew: the old figures say nothing to it.
 local function stored(key, kind, span, step)
-  local fields = redis.call('HMGET', key, 'used', 'level', 'since', 'held', 'kind', 'span', 'step')
+  local fields = redis.call('HMGET', key, 'used', 'level', 'since', 'held', 'kind', 'span', 'step', 'max')
   local same = fields[5] == kind and fields[6] == span and (kind ~= 'sliding' or fields[7] == step)
   if not fields[5] or same then return fields end
   redis.call('DEL', key, key .. ':log', key .. ':held')
@@ -109,6 +109,7 @@ local function read(key, at)
   local stored = stored(key, ARGV[at], ARGV[at + 1], ARGV[at + 2])
   meter.used, meter.level = tonumber(stored[1]) or 0, tonumber(stored[2])
   meter.since, meter.held = tonumber(stored[3]), tonumber(stored[4]) or 0
+  meter.described = stored[8] == ARGV[at + 3] and stored[7] == ARGV[at + 2]
   load[meter.kind](meter)
   if meter.held > 0 then expire(meter) end
   return meter
@@ -187,8 +188,11 @@ end
 -- Writes a meter. It lives until it equals a new one and none of its reservations can be left.
 local function save(meter, lifetime)
   local life = math.min(resets(meter), LONGEST) + lifetime + 1000
-  redis.call('HSET', meter.key, 'used', meter.used, 'level', meter.left, 'since', meter.since or 0, 'held', meter.held,
-    'kind', meter.kind, 'span', meter.span, 'step', meter.step, 'max', meter.max, 'unit', meter.unit)
+  redis.call('HSET', meter.key, 'used', meter.used, 'level', meter.left, 'since', meter.since or 0, 'held', meter.held)
+  if not meter.described then
+    redis.call('HSET', meter.key, 'kind', meter.kind, 'span', meter.span, 'step', whole(meter.step), 'max',
+      whole(meter.max), 'unit', meter.unit)
+  end
   redis.call('PEXPIRE', meter.key, life)
   if meter.kind == 'sliding' then redis.call('PEXPIRE', meter.key .. ':log', life) end
   if meter.held > 0 then redis.call('PEXPIRE', meter.key .. ':held', life) end

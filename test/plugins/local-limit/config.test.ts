@@ -1,18 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { localLimit } from '../../../plugins/local-limit/plugin.ts';
-import { ConfigProblem } from '../../../proto/contract.ts';
+import { problemsOf as findProblems } from '../problems.ts';
 
-function problemsOf(config: unknown): Record<string, string> {
-  try {
-    localLimit.create(config);
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigProblem);
-    return Object.fromEntries(
-      (error as ConfigProblem).problems.map((problem) => [problem.path.join('.'), problem.message]),
-    );
-  }
-  return {};
-}
+const problemsOf = (config: unknown) => findProblems(localLimit, config);
 
 describe('the config of local-limit', () => {
   it.each([[undefined], [{}], [{ limits: [] }], [[]]])('refuses %o', (config) => {

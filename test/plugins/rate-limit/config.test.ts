@@ -1,18 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { rateLimit } from '../../../plugins/rate-limit/plugin.ts';
-import { ConfigProblem } from '../../../proto/contract.ts';
+import { problemsOf as findProblems } from '../problems.ts';
 
-function problemsOf(config: unknown): Record<string, string> {
-  try {
-    void rateLimit.create(config).close?.();
-  } catch (error) {
-    expect(error).toBeInstanceOf(ConfigProblem);
-    return Object.fromEntries(
-      (error as ConfigProblem).problems.map((problem) => [problem.path.join('.'), problem.message]),
-    );
-  }
-  return {};
-}
+const problemsOf = (config: unknown) => findProblems(rateLimit, config);
 
 const SOUND = { max: 10, window: '1m' };
 
