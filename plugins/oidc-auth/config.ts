@@ -149,6 +149,12 @@ export const CONFIG = z
       .enum(['reject', 'ignore'])
       .default('reject')
       .describe('A JWT of an issuer that is not named here: refuse it, or leave it to other authenticators.'),
+    opaque: z
+      .enum(['reject', 'ignore'])
+      .default('ignore')
+      .describe(
+        'A bearer token that is no JWT, where nothing is introspected: leave it to other authenticators, or refuse it.',
+      ),
     realm: z
       .string()
       .regex(

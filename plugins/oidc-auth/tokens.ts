@@ -80,7 +80,9 @@ export class Tokens {
 
   #verified(token: string, digest: string): AllowOrReject | Promise<AllowOrReject> {
     const isJwt = looksLikeJwt(token);
-    if (!isJwt && this.#introspections.length === 0) return this.#options.notMine;
+    if (!isJwt && this.#introspections.length === 0) {
+      return this.#options.config.opaque === 'reject' ? this.#refused('malformed') : this.#options.notMine;
+    }
     const verdict = (isJwt ? this.#verify(token, digest) : this.#introspect(token, digest))
       .catch((error: unknown) => {
         if (error instanceof Refusal) return this.#refused(error.reason);

@@ -127,6 +127,7 @@ describe.skipIf(!servers.map(realServer).every(({ here }) => here))('the demo', 
     test.each([
       ['made up', () => 'eyJhbGciOiJub25lIn0.eyJzdWIiOiJtY3AtdXNlciJ9.'],
       ['with its signature changed', () => `${mcpUser.slice(0, -4)}AAAA`],
+      ['that is none', () => 'wrong'],
       ['sent twice', () => `${mcpUser}, Bearer ${mcpUser}`],
     ])('S1-34: a token %s is 401, not a stranger', async (_what, bearer) => {
       const response = await chat('/openai', { bearer: bearer() });

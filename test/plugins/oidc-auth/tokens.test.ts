@@ -362,6 +362,14 @@ describe('what is nobody’s here', () => {
     expect(issuer.asked).toEqual({});
   });
 
+  it.each(['sk-demo-123', 'wrong', 'one.two.three'])(
+    'is no bearer token where the config says so: %s is refused',
+    async (token) => {
+      await using issuer = await startIssuer();
+      expect(reasonIn(await verdictOn(token, issuer, {}, { opaque: 'reject' }))).toBe('malformed');
+    },
+  );
+
   it('is a JWT of another issuer where the config says so', async () => {
     await using issuer = await startIssuer();
     const token = await issuer.token({ iss: 'https://other.example' });
