@@ -100,9 +100,17 @@ async function connectTo(at: string, config: object): Promise<Connection> {
   for (;;) {
     const endpoint = { name: 'quota', at, config, baseDir: '.', options: {}, log };
     const connection = await connect(endpoint, { 'rate-limit': rateLimit });
-    const verdict: unknown = await connection.ask('limit', input(0)).catch(() => undefined);
+    const verdict = await answered(connection);
     if (typeof verdict === 'object' && verdict !== null && 'allow' in verdict) return connection;
     await connection.close();
+  }
+}
+
+async function answered(connection: Connection): Promise<unknown> {
+  try {
+    return await connection.ask('limit', input(0));
+  } catch {
+    return undefined;
   }
 }
 

@@ -2,7 +2,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { idempotency } from '../../plugins/idempotency/plugin.ts';
-import { rateLimit } from '../../plugins/rate-limit/plugin.ts';
 import type { Plugin, RequestFacts } from '../../proto/contract.ts';
 import { ask, errorOf, prompt } from '../gateway/chat.ts';
 import { factsOf, person } from '../plugins/rate-limit/support.ts';
@@ -57,9 +56,8 @@ describe.skipIf(!redis.here)('S3-24: the same request through two replicas', () 
         },
       },
     });
-    const factories = [idempotency, rateLimit];
-    await using one = await startGateway(config, { factories });
-    await using two = await startGateway(config, { factories });
+    await using one = await startGateway(config);
+    await using two = await startGateway(config);
     const headers = { 'idempotency-key': `order-${process.pid}` };
     const first = await ask(one, prompt('Hello'), { headers });
     const text = await first.text();

@@ -1,5 +1,6 @@
 /** A Redis that dies, hangs, is full, forgets its scripts, or hands over: what each limit does then, and how it recovers. */
 import { describe, expect, test } from 'vitest';
+import { RedisLink } from '../../plugins/redis/link.ts';
 import { Desk, keyHolder, person } from '../plugins/rate-limit/support.ts';
 import { type OwnRedis, startRedis } from './redis.ts';
 import { realServer } from './servers.ts';
@@ -140,6 +141,16 @@ describe.skipIf(!here)('a failover', () => {
     await first.command('REPLICAOF', '127.0.0.1', String(second.port));
     await limiter.refused({ route: '/reject' });
     await expectRecovery(limiter);
+  });
+
+  test('is not taken for one while there is only a replica', async () => {
+    await using primary = await startRedis();
+    await using replica = await replicaOf(primary);
+    const link = new RedisLink({ urls: [replica.url], deadlineMs: 1000, maxInFlight: 10 });
+    await link.tried;
+    expect(link.up).toBe(false);
+    await expect(link.send('PING')).rejects.toMatchObject({ loss: 'down', mayBeDone: false });
+    link.close();
   });
 
   async function replicaOf(primary: OwnRedis): Promise<OwnRedis> {

@@ -15,21 +15,19 @@ import type { Gateway } from '../../gateway/gateway.ts';
 import { run } from '../../gateway/run.ts';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
 import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
-import { idempotency } from '../../plugins/idempotency/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
 import { oidcAuth } from '../../plugins/oidc-auth/plugin.ts';
 import { opaAuthz } from '../../plugins/opa-authz/plugin.ts';
 import { piiGuard } from '../../plugins/pii-guard/plugin.ts';
-import { rateLimit } from '../../plugins/rate-limit/plugin.ts';
 import { usageLog } from '../../plugins/usage-log/plugin.ts';
 import { HOOKS, type Hook, type Plugin, type PluginFactory } from '../../proto/contract.ts';
 
 /** Plugins whose libraries take long to load. */
 const LOADED_WHEN_MOUNTED: PluginSources = {
+  idempotency: async () => (await import('../../plugins/idempotency/plugin.ts')).idempotency,
   'openfga-authz': async () => (await import('../../plugins/openfga-authz/plugin.ts')).openfgaAuthz,
+  'rate-limit': async () => (await import('../../plugins/rate-limit/plugin.ts')).rateLimit,
 };
-
-const OWN = [apiKeyAuth, celAuthz, idempotency, localLimit, oidcAuth, opaAuthz, piiGuard, rateLimit, usageLog];
 
 /** A config as an object, or as the YAML that would stand in the file. */
 export type ConfigSource = Record<string, unknown> | string;
@@ -68,7 +66,7 @@ export async function startGateway(config: ConfigSource, options: StartOptions =
   const file = join(folder, 'wardgate.yaml');
   const lines: string[] = [];
   const log = pino({ level: options.log ?? 'silent', base: null }, { write: (line: string) => void lines.push(line) });
-  const own = [...OWN, ...(options.factories ?? [])];
+  const own = [apiKeyAuth, celAuthz, localLimit, oidcAuth, opaAuthz, piiGuard, usageLog, ...(options.factories ?? [])];
   await writeFile(file, yamlOf(config));
   const running = await run({
     file,
