@@ -19,6 +19,7 @@ const limits = [
   { name: 'bedrock', type: 'tokens', max: 200, window: '1m', routes: ['/bedrock'] },
   { name: 'cut', type: 'tokens', max: 60, window: '1h', reserve: 'with-answer', routes: ['/cut'] },
   { name: 'refused', type: 'tokens', max: 60, window: '1h', reserve: 'with-answer', routes: ['/refused'] },
+  { name: 'prompts', max: 2, window: '1h', routes: ['/webui'], headers: { 'x-openwebui-task': '' } },
   { name: 'open', type: 'concurrent', max: 1, routes: ['/open'] },
 ];
 
@@ -43,6 +44,7 @@ beforeAll(async () => {
       quota: {
         at: 'local:rate-limit',
         deadline: '5s',
+        headers: ['x-openwebui-task'],
         config: { redis: redis.url, prefix, deadline: '2s', limits, keyBudgets: true, body: 'rate limit exceeded' },
       },
       keys: { at: 'local:api-key-auth', config: { keys } },
@@ -50,7 +52,7 @@ beforeAll(async () => {
     routes: {
       '/keyed/openai': { plugins: ['keys', 'quota'] },
       ...Object.fromEntries(
-        ['/openai', '/anthropic', '/bedrock', '/gemini', '/cut', '/refused', '/open'].map((path) => [
+        ['/openai', '/anthropic', '/bedrock', '/gemini', '/cut', '/refused', '/open', '/webui'].map((path) => [
           path,
           { plugins: ['quota'] },
         ]),
@@ -111,6 +113,15 @@ describe.skipIf(!redis.here)('the seeds’ limits, by two replicas', () => {
 
   test('S1-43: /gemini has no limit', async () => {
     for (let i = 0; i < 15; i++) expect((await call('/gemini')).status).toBe(200);
+  });
+
+  test('a person’s prompts are counted, and what Open WebUI asks beside them is not', async () => {
+    const asked = async (task: string) =>
+      (await ask(gateways[0]!, prompt(), { route: '/webui', headers: { 'x-openwebui-task': task } })).status;
+    for (const task of ['title_generation', '', 'follow_up_generation', 'tags_generation', '']) {
+      expect(await asked(task)).toBe(200);
+    }
+    expect([await asked(''), await asked('title_generation')]).toEqual([429, 200]);
   });
 
   test('S1-95: the budget of a key ends with 429, and another key goes on', async () => {
