@@ -241,6 +241,22 @@ test.skipIf(!redis.here)('all or none: of limits that disagree nothing is taken,
   for (const [i, { left }] of (await asked.peek(kinds)).readings.entries()) expect(left).toBe(kinds[i]!.max);
 });
 
+test.skipIf(!redis.here).each(Object.entries(METERS).filter(([, { kind }]) => kind !== 'leases'))(
+  '%s: a clock that is set back, as by a failover, gives nothing twice',
+  async (_name, meter) => {
+    const asked = engine();
+    const check = { key: `back-${runs++}`, ...meter, take: 1, least: 0, most: 0 };
+    const ask = async (at: number) => {
+      await setClock(at);
+      return (await asked.decide([check])).allowed;
+    };
+    for (let i = 0; i < meter.max; i++) expect(await ask(START)).toBe(true);
+    for (const back of [1, 999, 40_000, 3_600_000, 32 * 86_400_000]) expect(await ask(START - back)).toBe(false);
+    expect(await ask(START)).toBe(false);
+    expect(await ask(START + 86_400_000)).toBe(true);
+  },
+);
+
 test.skipIf(!redis.here)('every key has an end', async () => {
   const names = (await commandTo(redis.url, ['KEYS', `${PREFIX}*`])) as string[];
   expect(names.length).toBeGreaterThan(10);
