@@ -12,7 +12,6 @@ import type {
   AuthenticateInput,
   AuthorizeInput,
   EndpointInput,
-  Finding,
   HistoryPolicy,
   Hook,
   Identity,
@@ -35,7 +34,7 @@ import { kindOf, verdictProblem } from '../proto/verdict.ts';
 import { ERRORS, GatewayError } from './errors.ts';
 import { answers, decides, type Mount, shownBody } from './mount.ts';
 import { repairJson } from './stream/json-text.ts';
-import type { RequestRecord } from './telemetry/record.ts';
+import type { RequestRecord, Told } from './telemetry/record.ts';
 
 export type HookInput =
   | AuthenticateInput
@@ -120,9 +119,10 @@ function judge(question: Question, answer: unknown): Judgement {
   const problem = verdictProblem(hook, input, verdict) ?? rewriteProblem(input, verdict);
   if (problem !== undefined) return fault(question, new PluginFault('bad_verdict', problem));
   const kind = kindOf(verdict);
-  const told = (verdict as { [key: string]: { code?: string; findings?: Finding[] } })[kind]!;
-  const [shown, code] = isDenial(hook, verdict) ? (['reject', 'denied'] as const) : [kind, told.code];
-  record.asked(mount, hook, shown, performance.now() - startedAt, { code, findings: told.findings });
+  const { code, findings, decisionId } = (verdict as { [key: string]: Told })[kind]!;
+  const ms = performance.now() - startedAt;
+  if (isDenial(hook, verdict)) record.asked(mount, hook, 'reject', ms, { code: 'denied', findings, decisionId });
+  else record.asked(mount, hook, kind, ms, { code, findings, decisionId });
   // A reservation is settled also where it is not obeyed, or the shadow's counts would drift.
   if (hook === 'limit' && 'allow' in verdict) keepGrant(mount, verdict.allow, record);
   return mount.policy.shadow ? undefined : verdict;

@@ -226,6 +226,9 @@ export interface Placeholder {
 /** A reservation that comes back to the same plugin in `observe`. Opaque to the core. */
 export type Grant = string;
 
+/** What the id of a decision is made of. */
+export const DECISION_ID = /^[\w.:-]{1,128}$/;
+
 export interface Allow {
   /** `authenticate`: who it is. Without it the plugin has no opinion ("not mine"). */
   identity?: Identity;
@@ -249,6 +252,8 @@ export interface Allow {
    * there.
    */
   outputTokens?: number;
+  /** `authorize`: the id of the decision in the plugin's own log, for the trace ({@link DECISION_ID}). */
+  decisionId?: string;
   /** `limit`: how often the grant wants to be renewed while the request is open, in milliseconds, 500 at least. */
   renewMs?: number;
   findings?: Finding[];
@@ -275,6 +280,8 @@ export interface Reject {
   headers?: Record<string, string>;
   /** Whole values of `set-cookie`. */
   cookies?: string[];
+  /** As in {@link Allow}. */
+  decisionId?: string;
   /** A body to send as it is in place of the dialect's error (at most 64 KiB), with its content type. */
   body?: string;
   contentType?: string;
@@ -328,6 +335,7 @@ export interface TraceEntry {
   hook: Hook;
   verdict: VerdictKind | 'fault' | 'none';
   code?: string;
+  decisionId?: string;
   findings?: Finding[];
   /** Milliseconds; summed over the windows of a stream. */
   ms: number;

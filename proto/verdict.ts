@@ -5,6 +5,7 @@
 import {
   type Allow,
   type AuthorizeInput,
+  DECISION_ID,
   HOOKS,
   type Hook,
   MAX_REMEMBERED,
@@ -55,7 +56,9 @@ const CHECKS: { [K in VerdictKind]: (body: never, hook: Hook, input: never) => s
 
 function allowProblem(allow: Allow, hook: Hook, input: AuthorizeInput): string | undefined {
   if (hook === 'authenticate') return authenticateProblem(allow);
-  if (hook === 'authorize') return decisionsProblem(allow.decisions, input.resources.length);
+  if (hook === 'authorize') {
+    return decisionsProblem(allow.decisions, input.resources.length) ?? decisionIdProblem(allow.decisionId);
+  }
   if (allow.grant !== undefined && typeof allow.grant !== 'string') return 'a grant is a string';
   const { outputTokens, renewMs } = allow;
   if (outputTokens !== undefined && !(Number.isInteger(outputTokens) && outputTokens >= 0)) {
@@ -97,7 +100,12 @@ function rejectProblem(reject: Reject): string | undefined {
   if (reject.status !== undefined && !isStatus(reject.status, 400)) {
     return 'the status of a rejection lies between 400 and 599';
   }
-  return answerProblem(reject);
+  return decisionIdProblem(reject.decisionId) ?? answerProblem(reject);
+}
+
+function decisionIdProblem(id: unknown): string | undefined {
+  const isSound = id === undefined || (typeof id === 'string' && DECISION_ID.test(id));
+  return isSound ? undefined : 'the id of a decision is up to 128 letters, digits, `_`, `.`, `:` and `-`';
 }
 
 function respondProblem(respond: Respond, hook: Hook): string | undefined {

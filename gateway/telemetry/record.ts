@@ -16,8 +16,9 @@ import type { Mount } from '../mount.ts';
 import type { Log } from './log.ts';
 
 /** What a verdict says beside its kind. */
-interface Told {
+export interface Told {
   code?: string;
+  decisionId?: string;
   findings?: Finding[];
 }
 
@@ -75,7 +76,8 @@ export class RequestRecord {
   }
 
   /** Writes down one plugin call. The windows of a stream become one entry. */
-  asked(mount: Mount, hook: Hook, verdict: VerdictKind | 'fault', ms: number, { code, findings }: Told = {}): void {
+  asked(mount: Mount, hook: Hook, verdict: VerdictKind | 'fault', ms: number, told: Told = {}): void {
+    const { code, findings, decisionId } = told;
     const { shadow } = mount.policy;
     mount.metrics.called(hook, shadow ? `shadow_${verdict}` : verdict, ms);
     if (findings !== undefined) for (const { label, count } of findings) mount.metrics.found(label, count);
@@ -93,6 +95,7 @@ export class RequestRecord {
     }
     const entry: TraceEntry = { plugin: mount.name, hook, verdict, ms, calls: 1 };
     if (code !== undefined) entry.code = code;
+    if (decisionId !== undefined) entry.decisionId = decisionId;
     if (findings !== undefined && findings.length > 0) entry.findings = findings;
     if (shadow) entry.shadow = true;
     this.trace.push(entry);
@@ -122,12 +125,13 @@ export class RequestRecord {
   /** The trace in one header line: `pii/request=rewrite;ms=0.2;EMAIL_ADDRESS=1`. */
   get traceLine(): string {
     return this.trace
-      .map(({ plugin, hook, verdict, ms, code, findings, shadow }) => {
+      .map(({ plugin, hook, verdict, ms, code, decisionId, findings, shadow }) => {
         const found = (findings ?? [])
           .map(({ label, count }) => `;${label.replace(/[^\w.-]/g, '_')}=${count}`)
           .join('');
         const why = code === undefined ? '' : `;code=${code.replace(/[^\w.-]/g, '_')}`;
-        return `${plugin}/${hook}=${verdict}${shadow ? ';shadow' : ''};ms=${ms.toFixed(2)}${why}${found}`;
+        const id = decisionId === undefined ? '' : `;decision=${decisionId}`;
+        return `${plugin}/${hook}=${verdict}${shadow ? ';shadow' : ''};ms=${ms.toFixed(2)}${why}${id}${found}`;
       })
       .join(', ');
   }

@@ -1,6 +1,7 @@
 /** What OPA's result decides. Undefined is a no; what is neither a yes nor a no is thrown. */
 import type { AllowOrReject, AuthorizeInput } from '../../proto/contract.ts';
 import { noDecision } from './faults.ts';
+import type { Answer } from './opa.ts';
 
 /** A policy's message is cut to this length, in UTF-16 units. */
 const MAX_MESSAGE = 500;
@@ -12,6 +13,8 @@ export interface Decision {
   /** `reason`, where it is fit to be an error's code. */
   code: string | undefined;
   message: string | undefined;
+  /** Its id in OPA's decision log. */
+  id: string | undefined;
 }
 
 /**
@@ -20,11 +23,15 @@ export interface Decision {
  *
  * @throws OpaFault when it is something else
  */
-export function decisionOf(result: unknown, allow: string, { resources }: Pick<AuthorizeInput, 'resources'>): Decision {
+export function decisionOf(
+  { result, id }: Answer,
+  allow: string,
+  { resources }: Pick<AuthorizeInput, 'resources'>,
+): Decision {
   const isPackage = typeof result === 'object' && result !== null && !Array.isArray(result);
   const members = isPackage ? (result as Record<string, unknown>) : {};
   const rule = isPackage ? own(members, allow) : result;
-  return { decisions: decided(rule, resources), code: codeIn(members), message: messageIn(members) };
+  return { decisions: decided(rule, resources), code: codeIn(members), message: messageIn(members), id };
 }
 
 function decided(rule: unknown, resources: AuthorizeInput['resources']): boolean[] {
@@ -66,7 +73,8 @@ const WORDS = {
 };
 
 /** A no to all is a rejection with the policy's words; a list of models is only made shorter. */
-export function verdictOf({ decisions, code, message }: Decision, action: AuthorizeInput['action']): AllowOrReject {
-  if (action === 'model.list' || decisions.includes(true)) return { allow: { decisions } };
-  return { reject: { code: code ?? 'policy_denied', message: message ?? WORDS[action], status: 403 } };
+export function verdictOf(decision: Decision, action: AuthorizeInput['action']): AllowOrReject {
+  const { decisions, code = 'policy_denied', message = WORDS[action], id: decisionId } = decision;
+  if (action === 'model.list' || decisions.includes(true)) return { allow: { decisions, decisionId } };
+  return { reject: { code, message, status: 403, decisionId } };
 }

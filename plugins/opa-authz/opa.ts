@@ -1,7 +1,7 @@
 /** OPA's data API over HTTP (openpolicyagent.org/docs/rest-api, "Get a Document (with Input)"). */
 import { readFileSync } from 'node:fs';
 import { Pool } from 'undici';
-import { ConfigProblem } from '../../proto/contract.ts';
+import { ConfigProblem, DECISION_ID } from '../../proto/contract.ts';
 import type { Config, TlsConfig } from './config.ts';
 import { OpaFault, unavailable } from './faults.ts';
 
@@ -13,6 +13,12 @@ const KEEP_ALIVE_MS = 4_000;
 const CONNECT_MS = 2_000;
 /** A question that nobody takes back is given up after this time, in milliseconds: deadlines are the gateway's. */
 const LONGEST_MS = 10_000;
+
+/** What OPA answers to a question. */
+export interface Answer {
+  result: unknown;
+  id: string | undefined;
+}
 
 /** The connections to one OPA, and one decision of its. */
 export class Opa {
@@ -41,15 +47,16 @@ export class Opa {
    * Asks for the decision.
    *
    * @param trace headers of a W3C trace, so that OPA's decision log has its id
-   * @returns the `result`; undefined when the policy defines none
+   * @returns the `result`, undefined when the policy defines none; and the decision's id, when OPA keeps a decision log
    * @throws {@link OpaFault} when there was no answer, or one that OPA does not give
    */
-  async decide(question: string, trace: Record<string, string>, signal?: AbortSignal): Promise<unknown> {
+  async decide(question: string, trace: Record<string, string>, signal?: AbortSignal): Promise<Answer> {
     const answer = parsed(await this.#post(question, trace, signal));
     if (typeof answer !== 'object' || answer === null || Array.isArray(answer)) {
       throw unavailable('the answer is no JSON object');
     }
-    return Object.hasOwn(answer, 'result') ? (answer as { result: unknown }).result : undefined;
+    const { result, decision_id: id } = answer as { result?: unknown; decision_id?: unknown };
+    return { result, id: typeof id === 'string' && DECISION_ID.test(id) ? id : undefined };
   }
 
   async #post(body: string, trace: Record<string, string>, signal: AbortSignal | undefined): Promise<string> {

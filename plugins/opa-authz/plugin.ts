@@ -56,8 +56,7 @@ export class OpaAuthz implements Plugin {
   /** One question, however many resources. @throws when OPA could not be asked, or has no decision that can be read */
   async authorize(input: AuthorizeInput, options: CallOptions = {}): Promise<AllowOrReject> {
     const decision = await this.#decision(input, options.signal);
-    const { code, decisions, message } = decision;
-    return verdictOf({ code, decisions, message: this.#config.messages ? message : undefined }, input.action);
+    return verdictOf(this.#config.messages ? decision : { ...decision, message: undefined }, input.action);
   }
 
   async #decision(input: AuthorizeInput, signal: AbortSignal | undefined): Promise<Decision> {
@@ -65,8 +64,8 @@ export class OpaAuthz implements Plugin {
     const known = key && this.#remembered?.get(key);
     if (known) return known;
     const askedAt = this.#clock();
-    const result = await this.#opa.decide(questionOf(input), traceOf(input), signal);
-    const decision = decisionOf(result, this.#config.allow, input);
+    const answer = await this.#opa.decide(questionOf(input), traceOf(input), signal);
+    const decision = decisionOf(answer, this.#config.allow, input);
     if (key) this.#remembered?.set(key, decision, askedAt);
     return decision;
   }

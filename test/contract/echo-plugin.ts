@@ -52,7 +52,8 @@ function echoWith(word: string): Plugin {
     },
     authorize: ({ request, resources }) => {
       const isCut = request.body !== undefined && request.bodySize !== Buffer.byteLength(request.body);
-      return { allow: { decisions: resources.map(({ name }) => name !== 'dear' && !isCut) } };
+      const decisionId = resources.length > 2 ? 'decision-1' : undefined;
+      return { allow: { decisions: resources.map(({ name }) => name !== 'dear' && !isCut), decisionId } };
     },
     limit: ({ estimatedInputTokens, maxOutputTokens }) => {
       if (estimatedInputTokens > 1000)

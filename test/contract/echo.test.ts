@@ -51,7 +51,7 @@ contractSuite(echo, { word: 'secret' }, [
     title: 'an answer for each resource',
     hook: 'authorize',
     input: authorize('cheap', 'dear', 'cheap'),
-    expected: { allow: { decisions: [true, false, true] } },
+    expected: { allow: { decisions: [true, false, true], decisionId: 'decision-1' } },
   },
   {
     title: 'a body that is whole',

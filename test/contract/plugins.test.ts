@@ -93,13 +93,13 @@ contractSuite(opaAuthz, { url: opa.url, tools: true, body: '8KiB' }, [
     title: 'two of three models',
     hook: 'authorize',
     input: authorize('a', 'b', 'a'),
-    expected: { allow: { decisions: [true, false, true] } },
+    expected: { allow: { decisions: [true, false, true], decisionId: 'd-1' } },
   },
   {
     title: 'a model that the policy denies',
     hook: 'authorize',
     input: authorize('b'),
-    expected: { reject: { code: 'policy_denied', message: 'Only a.', status: 403 } },
+    expected: { reject: { code: 'policy_denied', message: 'Only a.', status: 403, decisionId: 'd-1' } },
   },
 ]);
 

@@ -174,7 +174,7 @@ describe.skipIf(!has)('an OPA of one’s own', () => {
       opa: { at: 'local:opa-authz', config: { url, ...config }, headers: ['traceparent'], deadline: '2s' },
     };
     const gateway = await startGateway(configFor(upstream.url, { plugins, models: { 'gpt-4o': 'up' } }), {
-      log: 'warn',
+      log: 'info',
     });
     const call = (model = 'gpt-4o') =>
       ask(gateway, prompt('a secret prompt', { model }), { headers: bearer('sk-alice') });
@@ -204,6 +204,8 @@ describe.skipIf(!has)('an OPA of one’s own', () => {
       result: { allow: ['gpt-4o'] },
     });
     expect(JSON.stringify(own.lines)).not.toMatch(/secret prompt|sk-alice/);
+    const { decision_id: id } = logged() as { decision_id: string };
+    await soon(() => it.gateway.logged.find(({ msg }) => msg === 'request')?.trace).toContain(`;decision=${id}`);
   });
 
   test('that is killed refuses at once, and serves again when it is back', async () => {

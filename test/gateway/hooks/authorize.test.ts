@@ -127,6 +127,20 @@ test('a denial is one in the trace and in the metrics, however the plugin words 
   });
 });
 
+test('the id of a decision stands in the trace, and one that is none is a fault', async () => {
+  const allow =
+    (decisionId: string): Plugin['authorize'] =>
+    () => ({ allow: { decisions: [true], decisionId } });
+  await using on = await rig({ authorize: allow('4ca636c1-55e4') });
+  on.upstream.always(says());
+  await (await ask(on.gateway)).text();
+  await soon(() => on.gateway.logged.find(({ msg }) => msg === 'request')).toMatchObject({
+    trace: expect.stringMatching(/^rules\/authorize=allow;ms=[\d.]+;decision=4ca636c1-55e4$/),
+  });
+  await using odd = await rig({ authorize: allow('a\nb') });
+  expect((await ask(odd.gateway)).status).toBe(503);
+});
+
 describe('a tool call in a whole answer', () => {
   test('passes unchanged when it is allowed', async () => {
     await using on = await rig(TOOLS);

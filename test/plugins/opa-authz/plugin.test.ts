@@ -121,7 +121,7 @@ describe('what OPA is told', () => {
     const { questions, verdict } = await askWith(['c', 'a', 'z'], LIST);
     expect(questions).toHaveLength(1);
     expect(questions[0]!.body.input).toMatchObject({ action: 'model.list', resources: [{}, {}, {}] });
-    expect(verdict).toEqual({ allow: { decisions: [true, false, true] } });
+    expect(verdict).toEqual({ allow: { decisions: [true, false, true], decisionId: 'd-1' } });
   });
 
   it('brings the trace and the token along', async () => {
@@ -161,12 +161,12 @@ describe('what the policy decides', () => {
     ['a package that does not define it', { allowed: true }, [false, false, false]],
     ['an empty package', {}, [false, false, false]],
   ])('for a list: %s', async (_title, result, decisions) => {
-    expect(await verdictOn(result, LIST)).toEqual({ allow: { decisions } });
+    expect(await verdictOn(result, LIST)).toEqual({ allow: { decisions, decisionId: 'd-1' } });
   });
 
   it('S1-92: for a call, a yes lets it through and a no is 403', async () => {
-    expect(await verdictOn(true)).toEqual({ allow: { decisions: [true] } });
-    expect(await verdictOn({ allow: ['a', 'b'] })).toEqual({ allow: { decisions: [true] } });
+    expect(await verdictOn(true)).toEqual({ allow: { decisions: [true], decisionId: 'd-1' } });
+    expect(await verdictOn({ allow: ['a', 'b'] })).toEqual({ allow: { decisions: [true], decisionId: 'd-1' } });
     for (const result of [false, undefined, [], ['b'], {}]) expect(await verdictOn(result)).toEqual(DENIED);
   });
 
@@ -192,7 +192,9 @@ describe('what the policy decides', () => {
 
   it('says to a tool call that it is about a tool', async () => {
     const input: AuthorizeInput = { ...authorize(), action: 'tool.call', resources: [{ type: 'tool', name: 'rm' }] };
-    expect(await verdictOn(['rm'], input, { tools: true })).toEqual({ allow: { decisions: [true] } });
+    expect(await verdictOn(['rm'], input, { tools: true })).toEqual({
+      allow: { decisions: [true], decisionId: 'd-1' },
+    });
     expect(await verdictOn([], input, { tools: true })).toMatchObject({
       reject: { message: expect.stringContaining('tool') },
     });
@@ -500,7 +502,9 @@ describe('an OPA with TLS', () => {
       const plugin = opaAuthz.create({ url, tls });
       return Promise.resolve(plugin.authorize!(authorize('a'))).finally(() => plugin.close?.());
     };
-    expect(await verdictBy({ ca: files.cert, serverName: 'opa.test' })).toEqual({ allow: { decisions: [true] } });
+    expect(await verdictBy({ ca: files.cert, serverName: 'opa.test' })).toEqual({
+      allow: { decisions: [true] },
+    });
     expect(await verdictBy({ ca: String(pair.cert), serverName: 'opa.test' })).toHaveProperty('allow');
     await expect(verdictBy({ ca: files.cert })).rejects.toThrow('ERR_TLS_CERT_ALTNAME_INVALID');
     await expect(verdictBy({ serverName: 'opa.test' })).rejects.toThrow('DEPTH_ZERO_SELF_SIGNED_CERT');
