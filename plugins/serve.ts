@@ -171,8 +171,8 @@ class PluginHost {
 
   /** What the plugin counts of itself; empty when it counts nothing, or has not been asked for anything yet. */
   async metrics(): Promise<string> {
-    const measured = [...this.plugins.values()].find((plugin): plugin is Plugin & Measured => 'metrics' in plugin);
-    return (await measured?.metrics()) ?? '';
+    const measured = [...this.plugins.values()].find((plugin) => plugin.metrics !== undefined);
+    return (await measured?.metrics?.()) ?? '';
   }
 
   /** Remembers a call while it is under way, so that {@link idle} can wait for it. */
@@ -459,11 +459,6 @@ function splitAddress(address: string): [string, number] {
 
 /** A reply over HTTP: its status and what is written as JSON, or as the text that it is. */
 type Reply = [number, object | string];
-
-/** A plugin that counts something of itself, as Prometheus text: once for the process, whichever instance is asked. */
-interface Measured {
-  metrics(): Promise<string>;
-}
 
 async function answerHttp(host: PluginHost, request: http.IncomingMessage, response: http.ServerResponse) {
   const gone = new AbortController();

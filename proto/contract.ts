@@ -385,6 +385,8 @@ export interface Plugin {
   stream?(input: StreamInput, options?: CallOptions): Awaitable<StreamVerdict>;
   observe?(input: ObserveInput, options?: CallOptions): Awaitable<{ allow: Allow } | undefined>;
   endpoint?(input: EndpointInput, options?: CallOptions): Awaitable<{ respond: Respond }>;
+  /** Its figures as Prometheus text, of all its instances in this process together. Names begin with `wardgate_`. */
+  metrics?(): Awaitable<string>;
   /** Frees what the plugin holds; called once when it is no longer mounted. */
   close?(): Awaitable<void>;
 }

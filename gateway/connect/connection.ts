@@ -57,6 +57,8 @@ export interface Connection {
    * @param options a raised `signal` cancels. A reason named `TimeoutError` counts against the plugin, any other does not.
    */
   ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): unknown | Promise<unknown>;
+  /** In process only: the plugin's own figures, as Prometheus text. */
+  metrics?(): Promise<string>;
   /** Called whenever the description appears or changes. Changes of `state` alone are not told. */
   onDescription(listener: () => void): void;
   /** Lets go of the plugin: calls in flight fail, nothing keeps the process alive afterwards. May be called twice. */

@@ -65,6 +65,10 @@ class LocalConnection implements Connection {
     return plugin[hook](input as never, options);
   }
 
+  async metrics(): Promise<string> {
+    return (await this.plugin.metrics?.()) ?? '';
+  }
+
   /** A plugin in process never changes. */
   onDescription(): void {}
 

@@ -197,3 +197,20 @@ test('a name of a model that is a whole book is refused, and kept out of the log
   expect(gateway.logText.length).toBeLessThan(5_000);
   expect(JSON.stringify(await scrape(gateway))).not.toContain('xxxxxxxxxxxx');
 });
+
+test('the figures of plugins in process stand beside the gateway’s, once for all instances, and one that fails hides none', async () => {
+  const counting = testPlugin('counting', {
+    observe: () => undefined,
+    metrics: () => '# TYPE wardgate_counting_total counter\nwardgate_counting_total 7\n',
+  });
+  const broken = testPlugin('broken', { observe: () => undefined, metrics: () => Promise.reject(new Error('boom')) });
+  await using upstream = await startScriptedUpstream();
+  const plugins = { a: { at: 'local:counting' }, b: { at: 'local:counting' }, c: { at: 'local:broken' } };
+  await using gateway = await startGateway(configFor(upstream.url, { plugins }), {
+    factories: [counting, broken],
+    metrics: true,
+  });
+  const all = await scrape(gateway);
+  expect(all.filter(({ name }) => name === 'wardgate_counting_total').map(({ value }) => value)).toEqual([7]);
+  expect(total(all, 'wardgate_open_requests')).toBe(0);
+});
