@@ -36,6 +36,7 @@ export OPENFGA_AUTHZ=grpc://127.0.0.1:${OPENFGA_AUTHZ_PORT:-9007}
 export OPA_AUTHZ=grpc://127.0.0.1:${OPA_AUTHZ_PORT:-9008}
 export RATE_LIMIT=grpc://127.0.0.1:${RATE_LIMIT_PORT:-9009}
 export IDEMPOTENCY=grpc://127.0.0.1:${IDEMPOTENCY_PORT:-9010}
+export RATELIMIT=127.0.0.1:${RATELIMIT_PORT:-8081}
 export OPA=ext-authz://127.0.0.1:${OPA_GRPC_PORT:-9191}
 
 # As `npm start` does it, without npm in between, so that a signal reaches the gateway.

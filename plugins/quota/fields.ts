@@ -35,7 +35,13 @@ export const scope = {
 /** What a refusal looks like. */
 export const refusal = {
   status: z.int().min(400).max(599).default(429),
-  message: z.string().min(1).optional().describe('In place of the sentence that names the limit and the wait.'),
+  message: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      'In place of the sentence that names the limit and the wait; `{sentence}` in it stands for that sentence.',
+    ),
   body: z.string().max(65_536).optional().describe('Sent as it is in place of an error in the client’s dialect.'),
   contentType: z.string().min(1).default('text/plain').describe('The type of `body`.'),
 };

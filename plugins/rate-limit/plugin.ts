@@ -197,7 +197,8 @@ export class RateLimit implements Plugin {
     const { refusal, name } = slowest.limit;
     metrics.decided('refused');
     metrics.refused(name);
-    const { code, status, message = sentence(slowest), body, contentType } = refusal;
+    const { code, status, body, contentType } = refusal;
+    const message = refusal.message?.replaceAll('{sentence}', sentence(slowest)) ?? sentence(slowest);
     const reject: Reject = { code, message, status, headers: refusalHeaders(slowest) };
     return { reject: body === undefined ? reject : { ...reject, body, contentType } };
   }

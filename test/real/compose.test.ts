@@ -229,7 +229,7 @@ describe('S1-03 profile minimal', () => {
   test('serves /open with a limit and a guard, and lets nothing through where guards are missing', async () => {
     expect((await compose('ps', '--services')).trim().split('\n').sort()).toEqual([
       'gateway',
-      'local-limit',
+      'rate-limit',
       'ratelimit',
       'redis',
       'simulated-model',

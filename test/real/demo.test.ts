@@ -3,6 +3,7 @@
  * OpenFGA, OPA and Redis and a simulated model.
  */
 import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -13,13 +14,15 @@ import { readSse } from '../support/sse.ts';
 import { realServer } from './servers.ts';
 
 const run = promisify(execFile);
-const servers = ['keycloak', 'openfga', 'opa', 'redis', 'opa-envoy'] as const;
-const [keycloak, openfga, opa, redis, opaEnvoy] = servers.map(realServer) as [Server, Server, Server, Server, Server];
+const servers = ['keycloak', 'openfga', 'opa', 'redis', 'opa-envoy', 'ratelimit'] as const;
+const [keycloak, openfga, opa, redis, opaEnvoy, ratelimit] = servers.map(realServer) as Server[] as Six;
+type Six = [Server, Server, Server, Server, Server, Server];
 type Server = ReturnType<typeof realServer>;
 
 const PLUGINS = {
   API_KEY_AUTH: 'api-key-auth',
   CEL_AUTHZ: 'cel-authz',
+  IDEMPOTENCY: 'idempotency',
   LOCAL_LIMIT: 'local-limit',
   OIDC_AUTH: 'oidc-auth',
   OPENFGA_AUTHZ: 'openfga-authz',
@@ -37,11 +40,13 @@ async function startDemo(): Promise<TestGateway> {
     .replaceAll('http://keycloak:8080', keycloak.url)
     .replaceAll('http://openfga:8080', openfga.url)
     .replaceAll('redis://redis:6379', redis.url)
+    .replaceAll(/(redis: redis:\/\/\S+)\n( +)(message|limits)/g, `$1\n$2prefix: "{demo-${randomUUID()}}:"\n$2$3`)
     .replaceAll('{ to: stdout }', '{ to: /dev/null }');
   const inProcess = Object.fromEntries(Object.entries(PLUGINS).map(([name, plugin]) => [name, `local:${plugin}`]));
   const environment = {
     ...inProcess,
     OPA: `ext-authz://${opaEnvoy.url}`,
+    RATELIMIT: ratelimit.url,
     KEYCLOAK_URL: keycloak.url,
     SIMULATED_MODEL_URL: `${simulator.url}/v1`,
     OPENAI_BASE_URL: `${simulator.url}/v1`,
@@ -182,13 +187,98 @@ describe.skipIf(!servers.map(realServer).every(({ here }) => here))('the demo', 
     });
   });
 
+  describe('limits', () => {
+    test('S1-40: of 11 calls to /openai within a minute the 11th is 429, and says until when', async () => {
+      const bearer = await token('dave', 'user123');
+      const statuses: number[] = [];
+      let last: RawResponse | undefined;
+      for (let i = 0; i < 11; i += 1) {
+        last = await chat('/openai', { bearer });
+        statuses.push(last.status);
+        if (i < 10) await last.text();
+      }
+      expect(statuses).toEqual([...Array.from({ length: 10 }, () => 200), 429]);
+      expect(last!.header('x-ratelimit-limit')).toBe('10');
+      expect(last!.header('x-ratelimit-remaining')).toBe('0');
+      expect(Number(last!.header('x-ratelimit-reset'))).toBeGreaterThan(0);
+      const { error } = await last!.json<{ error: { message: string } }>();
+      expect(error.message).toMatch(
+        /^rate limit exceeded\. You have used your 10 requests for this minute\. Try again in (?:\d+ seconds|1 minute)\.$/,
+      );
+      // The title and the tags of a chat are no prompts.
+      const task = await chat('/openai', { bearer, headers: { 'x-openwebui-task': 'title_generation' } });
+      expect(task.status).toBe(200);
+    });
+
+    const say = (route: string, words: number) => {
+      const body = { messages: [{ role: 'user', content: 'word '.repeat(words) }] };
+      return send(`${gateway.url}${route}/v1/chat/completions`, { body });
+    };
+
+    test('S1-41: 500 tokens a minute from /anthropic: a huge prompt is refused by itself, a long answer uses them up', async () => {
+      expect((await say('/anthropic', 500)).status).toBe(429);
+      expect((await say('/anthropic', 300)).status).toBe(200);
+      const next = await say('/anthropic', 300);
+      expect(next.status).toBe(429);
+      expect((await next.json<{ error: { message: string } }>()).error.message).toMatch(/^rate limit exceeded\. /);
+    });
+
+    test('S1-42: 200 tokens a minute from /bedrock, charged after the answer', async () => {
+      expect((await say('/bedrock', 300)).status).toBe(200);
+      expect((await say('/bedrock', 1)).status).toBe(429);
+    });
+
+    test('S1-43: /gemini has no limit in force', async () => {
+      const statuses = await Promise.all(Array.from({ length: 20 }, async () => (await chat('/gemini')).status));
+      expect(new Set(statuses)).toEqual(new Set([200]));
+    });
+
+    test('S1-44: a rate limit service of Envoy’s protocol counts the same', async () => {
+      const statuses: number[] = [];
+      for (let i = 0; i < 21; i += 1) statuses.push((await chat('/envoy/openai')).status);
+      // It counts by the clock's minutes: the calls may lie in two of them, or in one that others have used before.
+      expect(statuses).toContain(429);
+      expect(statuses.filter((status) => status !== 429 && status !== 200)).toEqual([]);
+      expect(statuses.filter((status) => status === 200).length).toBeLessThanOrEqual(20);
+    });
+
+    test('S3-24: a request that is sent again with its key is answered as it was', async () => {
+      const headers = { 'Idempotency-Key': randomUUID() };
+      const first = await chat('/keyed/openai', { bearer: 'agw_sk_demo', headers });
+      const answer = await first.text();
+      const again = await chat('/keyed/openai', { bearer: 'agw_sk_demo', headers });
+      expect(again.header('idempotent-replayed')).toBe('true');
+      expect(await again.text()).toBe(answer);
+    });
+  });
+
   describe('API keys', () => {
     test('S1-95: no key and a bad one are 401', async () => {
       expect((await chat('/keyed/openai')).status).toBe(401);
       expect((await chat('/keyed/openai', { bearer: 'agw_sk_wrong' })).status).toBe(401);
     });
 
-    test('S1-95: the demo’s keys are answered', async () => {
+    test('S1-95: a key’s other model is 403, its list has what it may use', async () => {
+      const response = await chat('/keyed/openai', { bearer: 'agw_sk_cheap', model: 'smart' });
+      expect(response.status).toBe(403);
+      expect((await response.json<{ error: object }>()).error).toMatchObject({ code: 'model_not_allowed' });
+      const headers = { Authorization: 'Bearer agw_sk_cheap' };
+      const { data } = await (await send(`${gateway.url}/keyed/openai/v1/models`, { headers })).json<Models>();
+      expect(data.map(({ id }) => id)).toEqual(['cheap']);
+    });
+
+    test('S1-95: over its budget a key is 429, and the other key’s budget is untouched', async () => {
+      const cheap = () => chat('/keyed/openai', { bearer: 'agw_sk_cheap', model: 'cheap' });
+      let response = await cheap();
+      for (let i = 0; i < 10 && response.status === 200; i += 1) {
+        await response.text();
+        response = await cheap();
+      }
+      expect(response.status).toBe(429);
+      expect(Number(response.header('retry-after'))).toBeGreaterThan(0);
+      expect(await response.json()).toMatchObject({
+        error: { message: 'Budget exceeded', type: 'rate_limit_error', code: 'budget_exceeded' },
+      });
       expect((await chat('/keyed/openai', { bearer: 'agw_sk_demo' })).status).toBe(200);
     });
   });

@@ -4,12 +4,13 @@
  *     npm run test:open-webui -- --pictures /tmp/pictures
  *
  * It wants a Keycloak with the administrator admin/admin (KEYCLOAK_URL, default http://localhost:8080, where compose has
- * it), Chromium (CHROMIUM, default /usr/bin/chromium) and Python 3.11 or 3.12: run-openwebui.sh installs Open WebUI on
- * the first run. What is missing is said, with status 2. `--port` is Open WebUI's; any free one by default.
+ * it), a Redis (REDIS_URL), Chromium (CHROMIUM, default /usr/bin/chromium) and Python 3.11 or 3.12: run-openwebui.sh
+ * installs Open WebUI on the first run. What is missing is said, with status 2. `--port` is Open WebUI's; any free one by default.
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -18,7 +19,11 @@ import { freePort } from '../support/free-port.ts';
 import { Chat } from './open-webui/chat.ts';
 import { MODELS, type Stage, startStage } from './open-webui/stage.ts';
 
-const { KEYCLOAK_URL = 'http://localhost:8080', CHROMIUM = '/usr/bin/chromium' } = process.env;
+const {
+  KEYCLOAK_URL = 'http://localhost:8080',
+  REDIS_URL = 'redis://localhost:6379/15',
+  CHROMIUM = '/usr/bin/chromium',
+} = process.env;
 const { values } = parseArgs({ options: { pictures: { type: 'string' }, port: { type: 'string' } } });
 
 const ADDRESS = 'jane.roe@example.com';
@@ -34,7 +39,7 @@ async function main(): Promise<number> {
   }
   const pictures = values.pictures ?? (await mkdtemp(join(tmpdir(), 'wardgate-pictures-')));
   await mkdir(pictures, { recursive: true });
-  await using stage = await startStage(KEYCLOAK_URL, Number(values.port ?? (await freePort())));
+  await using stage = await startStage(KEYCLOAK_URL, REDIS_URL, Number(values.port ?? (await freePort())));
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] });
   try {
     await new Story(stage, browser, pictures).tell();
@@ -52,7 +57,17 @@ async function whatIsMissing(): Promise<string | undefined> {
   if (!existsSync(CHROMIUM)) return `no browser at ${CHROMIUM}: apt-get install chromium, or set CHROMIUM`;
   const keycloak = await fetch(`${KEYCLOAK_URL}/realms/master`).catch(() => undefined);
   if (!keycloak?.ok) return `no Keycloak answers at ${KEYCLOAK_URL}: start one, or set KEYCLOAK_URL`;
+  if (!(await listens(REDIS_URL))) return `no Redis answers at ${REDIS_URL}: start one, or set REDIS_URL`;
   return undefined;
+}
+
+function listens(address: string): Promise<boolean> {
+  const { hostname, port } = new URL(address);
+  const socket = connect({ host: hostname, port: Number(port || 6379), timeout: 3_000 });
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  socket.once('connect', () => resolve(true));
+  for (const event of ['error', 'timeout']) socket.once(event, () => resolve(false));
+  return promise.finally(() => socket.destroy());
 }
 
 /** One chapter after the other; each leaves a picture of what the person saw last. */

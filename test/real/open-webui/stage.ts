@@ -1,5 +1,6 @@
 /** What stands behind the browser: a realm in a real Keycloak, a simulated model, the gateway, a real Open WebUI. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -28,7 +29,7 @@ export interface Stage extends AsyncDisposable {
 }
 
 /** Starts all of it. Open WebUI is installed by run-openwebui.sh if it is not there. */
-export async function startStage(keycloakUrl: string, port: number): Promise<Stage> {
+export async function startStage(keycloakUrl: string, redis: string, port: number): Promise<Stage> {
   await using parts = new AsyncDisposableStack();
   const webuiUrl = `http://localhost:${port}`;
   const realm = parts.use(await importRealm(keycloakUrl, webuiUrl));
@@ -36,7 +37,7 @@ export async function startStage(keycloakUrl: string, port: number): Promise<Sta
   parts.defer(() => model.close());
   const data = await mkdtemp(join(tmpdir(), 'wardgate-open-webui-'));
   parts.defer(() => rm(data, { recursive: true, force: true }));
-  const facts = { model: model.url, issuer: realm.issuer, usageFile: join(data, 'usage.jsonl') };
+  const facts = { model: model.url, issuer: realm.issuer, usageFile: join(data, 'usage.jsonl'), redis };
   const config = (requests?: number) => configOf({ ...facts, requests });
   const gateway = parts.use(await startGateway(config(), { log: 'info' }));
   await realm.tellOfLogouts(`${gateway.url}/oauth2/backchannel-logout`);
@@ -65,6 +66,7 @@ interface Facts {
   model: string;
   issuer: string;
   usageFile: string;
+  redis: string;
   requests?: number;
 }
 
@@ -74,16 +76,18 @@ interface ComposeConfig {
 }
 
 /** Two routes of deploy/compose/wardgate.yaml as they stand there, with their plugins in process and the model simulated. */
-function configOf({ model, issuer, usageFile, requests }: Facts): Record<string, unknown> {
+function configOf({ model, issuer, usageFile, requests, redis }: Facts): Record<string, unknown> {
   const compose = parse(readFileSync('deploy/compose/wardgate.yaml', 'utf8')) as ComposeConfig;
   const routes = Object.fromEntries(['/openai', '/anthropic'].map((path) => [path, compose.routes[path]!]));
   const mounted = new Set(Object.values(routes).flatMap(({ plugins }) => plugins));
   const plugins = Object.fromEntries([...mounted].map((name) => [name, inProcess(compose.plugins[name]!)]));
-  const rate =
-    requests === undefined ? { requestsPerMinute: 600 } : { maxTokens: requests, tokensPerFill: 1, fillInterval: '1h' };
+  const rate = requests === undefined ? { max: 600, window: '1m' } : { max: requests, window: '1h' };
+  const prompts = { name: 'prompts', per: 'identity', headers: { 'x-openwebui-task': '' }, ...rate };
   const config: Record<string, object> = {
     sso: { issuers: [{ issuer, audience: 'account', backchannelLogout: ['openweb-ui'] }] },
-    limit: { limits: [{ per: ['route', 'identity'], ...rate }] },
+    // Every config counts anew.
+    quota: { redis, prefix: `{stage-${randomUUID()}}:`, limits: [prompts] },
+    again: { redis },
     pii: { rules: ['email', { rule: 'credit-card', action: 'reject' }] },
     usage: { to: usageFile },
   };
