@@ -170,7 +170,7 @@ export class LocalLimit implements Plugin {
     return {
       reject: {
         code: CODE,
-        message: this.#config.message?.replaceAll('{sentence}', message) ?? message,
+        message: this.#config.message?.replaceAll('{sentence}', () => message) ?? message,
         status,
         headers,
         ...(body !== undefined && { body, contentType }),

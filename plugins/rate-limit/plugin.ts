@@ -198,7 +198,7 @@ export class RateLimit implements Plugin {
     metrics.decided('refused');
     metrics.refused(name);
     const { code, status, body, contentType } = refusal;
-    const message = refusal.message?.replaceAll('{sentence}', sentence(slowest)) ?? sentence(slowest);
+    const message = refusal.message?.replaceAll('{sentence}', () => sentence(slowest)) ?? sentence(slowest);
     const reject: Reject = { code, message, status, headers: refusalHeaders(slowest) };
     return { reject: body === undefined ? reject : { ...reject, body, contentType } };
   }
