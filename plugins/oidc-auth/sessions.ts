@@ -96,8 +96,10 @@ export class Sessions {
   async #opened(sealed: Sealed): Promise<Open | undefined> {
     const known = this.#open.get(sealed.digest);
     if (known !== undefined) return known;
-    const session = await this.#options.cookie.open(sealed);
-    if (session === undefined) return undefined;
+    const { cookie, client } = this.#options;
+    const session = await cookie.open(sealed);
+    // A config may have named another issuer when it was sealed; that one's refresh token is not this one's to see.
+    if (session?.identity.issuer !== client.issuer.config.issuer) return undefined;
     // Meanwhile another request may have opened the same one, and there is but one refresh of it.
     const open = this.#open.peek(sealed.digest) ?? openOf(session);
     this.#open.set(sealed.digest, open);

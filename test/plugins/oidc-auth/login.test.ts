@@ -25,7 +25,7 @@ interface Lab extends AsyncDisposable {
   base: string;
   /** Whom the gateway has seen at each request that passed. */
   seen: (Identity | undefined)[];
-  reload(login: Record<string, unknown>): Promise<boolean>;
+  reload(login: Record<string, unknown>, issuer?: TestIssuer): Promise<boolean>;
 }
 
 /** A gateway that people sign in at, and a browser. */
@@ -40,7 +40,7 @@ async function lab(login: Record<string, unknown> = {}, base = 'http://gateway.t
       return { allow: { decisions: resources.map(() => true) } };
     },
   });
-  const config = (more: Record<string, unknown>) => {
+  const config = (more: Record<string, unknown>, at = issuer) => {
     const settings = {
       clientId: CLIENT.id,
       clientSecret: CLIENT.secret,
@@ -48,7 +48,7 @@ async function lab(login: Record<string, unknown> = {}, base = 'http://gateway.t
       cookieSecret: SECRET,
       ...more,
     };
-    const sso = { at: 'local:oidc-auth', config: configOf(issuer, { claims: ['scope'] }, { login: settings }) };
+    const sso = { at: 'local:oidc-auth', config: configOf(at, { claims: ['scope'] }, { login: settings }) };
     return configFor(upstream.url, { models: { m: 'up' }, plugins: { sso, witness: { at: 'local:witness' } } });
   };
   const gateway = await startGateway(config(login), { factories: [witness], log: 'debug' });
@@ -60,7 +60,7 @@ async function lab(login: Record<string, unknown> = {}, base = 'http://gateway.t
     browser,
     base,
     seen,
-    reload: (more) => gateway.reload(config(more)),
+    reload: (more, at) => gateway.reload(config(more, at)),
     async [Symbol.asyncDispose]() {
       await gateway.stop();
       await upstream.close();
@@ -293,6 +293,17 @@ describe('a session cookie', () => {
     expect((await askModel(it)).status).toBe(200);
     expect(await it.reload({ cookieSecret: next })).toBe(true);
     expect((await askModel(it)).status).toBe(401);
+  });
+
+  it('of an issuer that is no longer believed is over, and its tokens are shown to no other', async () => {
+    await using other = await startIssuer();
+    await using it = await lab();
+    await signIn(it);
+    expect(await it.reload({}, other)).toBe(true);
+    expect((await askModel(it)).status).toBe(401);
+    later(880);
+    expect((await askModel(it)).status).toBe(401);
+    expect(other.asked.token).toBeUndefined();
   });
 
   it('yields to a token that is sent along', async () => {
