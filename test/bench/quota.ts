@@ -1,7 +1,7 @@
 /**
  * What a decision of rate-limit costs, with 1, 4 and 16 limits on one request: in process and over a gRPC Session.
  *
- *     node test/bench/quota.ts [--decisions 20000]
+ *     npm run bench:quota -- [--decisions 20000]
  *
  * It starts a Redis of its own, without a disk. CPU is told per decision: of this process (the gateway's side), and of Redis,
  * whose share says how many decisions one Redis can make in a second (it has one thread).
