@@ -204,8 +204,7 @@ function roleOf(role: unknown): Role {
 
 function replySegments(body: Json): Segment[] {
   const segments = new Segments();
-  if (!Array.isArray(body.choices)) return segments.list;
-  body.choices.forEach((choice: unknown, i) => {
+  choicesOf(body).forEach((choice, i) => {
     if (isJsonObject(choice) && isJsonObject(choice.message)) {
       messageSegments(segments, `/choices/${i}/message`, { role: 'assistant', ...choice.message }, false);
     }
@@ -213,10 +212,16 @@ function replySegments(body: Json): Segment[] {
   return segments.list;
 }
 
+/** @throws GatewayError when they are there and no list: a client would find them, and no guard */
+function choicesOf({ choices }: Json): unknown[] {
+  if (choices === undefined || choices === null) return [];
+  if (Array.isArray(choices)) return choices;
+  throw new GatewayError('upstream_bad_answer', 'The provider’s answer is not what was asked for. Try again.');
+}
+
 function replyTools(body: Json): ToolCall[] {
   const tools: ToolCall[] = [];
-  if (!Array.isArray(body.choices)) return tools;
-  body.choices.forEach((choice: unknown, i) => {
+  choicesOf(body).forEach((choice, i) => {
     if (isJsonObject(choice)) tools.push(...messageTools(choice.message, `${i}`));
   });
   return tools;
@@ -227,10 +232,15 @@ function messageTools(message: unknown, choice: string): ToolCall[] {
   if (!isJsonObject(message)) return [];
   const { tool_calls: calls, function_call: single } = message;
   const tools: ToolCall[] = [];
+  const nameless = { call: `${choice}/tool-arguments/unknown`, name: undefined };
   if (isJsonObject(single)) tools.push({ call: `${choice}/tool-arguments/function`, name: text(single.name) });
-  if (!Array.isArray(calls)) return tools;
+  else if (single) tools.push(nameless);
+  if (!Array.isArray(calls)) return calls ? [...tools, nameless] : tools;
   calls.forEach((call: unknown, position) => {
-    if (!isJsonObject(call)) return;
+    if (!isJsonObject(call)) {
+      if (call) tools.push(nameless);
+      return;
+    }
     const index = typeof call.index === 'number' ? call.index : position;
     for (const name of calledNames(call)) tools.push({ call: `${choice}/tool-arguments/${index}`, name });
   });
@@ -335,8 +345,8 @@ function readEvent(data: string): StreamEvent {
   event.model = text(body.model);
   if (body.error) event.error = isJsonObject(body.error) ? String(body.error.message ?? 'error') : String(body.error);
   if (body.usage) event.usage = readUsage(body.usage);
-  const { choices } = body;
-  if (!Array.isArray(choices)) return event;
+  if (!body.choices) return event;
+  const choices = choicesOf(body);
   event.usageOnly = choices.length === 0 && event.usage !== undefined;
   event.bare = choices.length > 0 && !body.usage;
   for (const choice of choices) if (isJsonObject(choice)) readChoice(event, choice);

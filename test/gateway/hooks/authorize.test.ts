@@ -115,6 +115,14 @@ const TOOLS: Policy = { describes: { actions: ['tool.call'] }, decide: (name) =>
 const GOOD: ToolCallSpec = { name: 'search', arguments: { q: 'weather' } };
 const EVIL: ToolCallSpec = { name: 'evil_delete', arguments: { path: 'top-secret-argument' } };
 
+/** Not in a list as they should be; a client that looks for the first one finds it all the same. */
+const ODD_CALLS: [string, Record<string, unknown>][] = [
+  ['in an object', { tool_calls: { 0: { function: { name: 'evil', arguments: 'top-secret-argument' } } } }],
+  ['in a list of lists', { tool_calls: [[{ function: { name: 'evil', arguments: 'top-secret-argument' } }]] }],
+  ['as a text', { tool_calls: ['evil(top-secret-argument)'] }],
+  ['in a list of the old form', { function_call: [{ name: 'evil', arguments: 'top-secret-argument' }] }],
+];
+
 function stream(calls: ToolCallSpec[], options = {}): Script {
   return { stream: { events: toolCallStream(calls, options) } };
 }
@@ -185,6 +193,7 @@ describe('a tool call in a whole answer', () => {
       'whose name is no text',
       messageWith({ tool_calls: [{ function: { name: ['search'], arguments: 'top-secret-argument' } }] }),
     ],
+    ...ODD_CALLS.map(([how, fields]): [string, object] => [how, messageWith(fields)]),
   ])('%s keeps the whole answer back', async (_what, whole) => {
     await using on = await rig(TOOLS);
     on.upstream.always({ whole });
@@ -193,6 +202,12 @@ describe('a tool call in a whole answer', () => {
     expect(response.status).toBe(403);
     expect(JSON.parse(text)).toMatchObject({ error: { code: 'tool_not_allowed', type: 'permission_error' } });
     expect(text).not.toContain('top-secret-argument');
+  });
+
+  test('and whatever else it says is kept back when its choices are no list', async () => {
+    await using on = await rig(TOOLS);
+    on.upstream.always({ whole: { ...messageWith({}), choices: { 0: choicesOf(toolCallCompletion([EVIL]))[0] } } });
+    expect(await errorOf(await ask(on.gateway))).toMatchObject({ status: 502, code: 'upstream_bad_answer' });
   });
 
   test('is named in the message, as long as the name looks like one', async () => {
@@ -261,6 +276,7 @@ describe('a tool call in a stream', () => {
       [{ tool_calls: [{ index: 0, function: { name: 'ok' }, custom: { name: 'evil', input: 'top-secret' } }] }],
     ],
     ['in the old form', [{ function_call: { name: 'evil', arguments: 'top-secret' } }]],
+    ...ODD_CALLS.map(([how, fields]): [string, Record<string, unknown>[]] => [how, [fields]]),
     ['in the arguments’ event', [call({ name: 'evil', arguments: 'top-secret' })]],
     [
       'as a second call of the same index',
@@ -299,6 +315,17 @@ describe('a tool call in a stream', () => {
     await using on = await rig(TOOLS);
     on.upstream.always({ stream: { events: deltaStream([deltas], { finish: 'tool_calls' }) } });
     expect(await readSse(await ask(on.gateway, prompt('x', { stream: true })))).toMatchObject({ done: true });
+  });
+
+  test('whose choices are no list is stopped', async () => {
+    await using on = await rig(TOOLS);
+    const event = toolCallStream([EVIL])[0];
+    on.upstream.always({
+      stream: { events: [{ ...event, choices: { 0: { index: 0, delta: call(EVIL) } } }] },
+    } as Script);
+    const received = await (await ask(on.gateway, prompt('x', { stream: true }))).text();
+    expect(received).toContain('upstream_bad_answer');
+    expect(received).not.toContain('top-secret');
   });
 
   test('closes the upstream when it is refused', async () => {
