@@ -87,6 +87,36 @@ const demo: Record<string, () => Promise<void>> = {
     expect(await status('smart', 'agw_sk_cheap')).toBe(403);
     expect(await status('smart', 'agw_sk_demo')).toBe(200);
   },
+  'S1-40: a person’s 11th prompt within a minute is 429, with the headers and until when': async () => {
+    const own = await token('dave');
+    for (let i = 0; i < 10; i += 1) expect((await ask('/openai/v1', {}, own)).status).toBe(200);
+    const refused = await ask('/openai/v1', {}, own);
+    expect(refused.status).toBe(429);
+    expect(refused.headers.get('x-ratelimit-limit')).toBe('10');
+    expect(refused.headers.get('x-ratelimit-remaining')).toBe('0');
+    expect(await refused.text()).toMatch(
+      /rate limit exceeded\. You have used your 10 requests for this minute\. Try again/,
+    );
+    expect((await ask('/openai/v1', {}, own, { 'x-openwebui-task': 'title_generation' })).status).toBe(200);
+  },
+  'S1-41, S1-42, S1-43: 500 and 200 tokens a minute, and no limit': async () => {
+    const say = (route: string, words: number) =>
+      ask(`${route}/v1`, { messages: [{ role: 'user', content: 'word '.repeat(words) }] }, '');
+    for (const [route, words] of [
+      ['/anthropic', 300],
+      ['/bedrock', 300],
+    ] as const) {
+      expect((await say(route, words)).status).toBe(200);
+      expect((await say(route, words)).status).toBe(429);
+    }
+    for (let i = 0; i < 12; i += 1) expect((await say('/gemini', 100)).status).toBe(200);
+  },
+  'S1-44: envoyproxy/ratelimit counts by its own file': async () => {
+    const statuses = [];
+    for (let i = 0; i < 21; i += 1) statuses.push((await ask('/envoy/openai/v1', {}, '')).status);
+    expect(statuses[0]).toBe(200);
+    expect(statuses).toContain(429);
+  },
 };
 
 describe('S1-02 profile all', () => {
@@ -186,6 +216,33 @@ describe('S1-02 profile all', () => {
     expect((await ask('/v1')).status).toBe(503);
     await compose('start', 'api-key-auth');
     await eventually(async () => expect((await ask('/v1')).status).toBe(200));
+  });
+
+  test('S1-95: a budget survives a restart of everything that counts it', async () => {
+    const cheap = async () => (await ask('/keyed/openai/v1', { model: 'cheap' }, 'agw_sk_cheap')).status;
+    await eventually(async () => expect(await cheap()).toBe(429));
+    await compose('restart', 'redis', 'rate-limit', 'gateway');
+    await eventually(async () => expect((await ask('/open/v1')).status).toBe(200));
+    await eventually(async () => expect(await cheap()).toBe(429));
+    expect((await ask('/keyed/openai/v1', { model: 'smart' }, 'agw_sk_demo')).status).toBe(200);
+  });
+
+  test('S1-45: the limiter taken away refuses, as its mount says', async () => {
+    await compose('stop', 'ratelimit');
+    await eventually(async () => expect((await ask('/envoy/openai/v1', {}, '')).status).toBe(503));
+    await compose('stop', 'redis');
+    await eventually(async () => expect((await ask('/bedrock/v1', {}, '')).status).toBe(503));
+    await compose('start', 'redis', 'ratelimit');
+    await eventually(async () => expect((await ask('/open/v1')).status).toBe(200));
+  });
+
+  test('issues a key and shows what was used, by the commands of the README', async () => {
+    const keys = ['exec', '-T', 'api-key-auth', 'node', 'plugins/api-key-auth/keys.ts'];
+    const key = (await compose(...keys, 'issue', '--redis', 'redis://redis:6379', '--subject', 'jo')).trim();
+    expect((await ask('/v1', {}, key)).status).toBe(200);
+    const budgets = ['exec', '-T', 'rate-limit', 'node', 'plugins/rate-limit/budgets.ts'];
+    const shown = await compose(...budgets, 'show', '--redis', 'redis://redis:6379', '--all');
+    expect(shown).toContain('key-budget');
   });
 
   test('limits requests', async () => {
