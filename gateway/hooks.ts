@@ -64,7 +64,7 @@ export function ask(mount: Mount, hook: Hook, input: HookInput, record: RequestR
     const cancel = new LazyAbort();
     const answer = mount.connection.ask(hook, input, cancel);
     if (!(answer instanceof Promise)) return settle(answer);
-    record.open.add(cancel);
+    if (!RESERVES.has(hook)) record.open.add(cancel);
     return race(answer, mount.policy.deadline, cancel)
       .finally(() => record.open.delete(cancel))
       .then(settle, fail);
@@ -72,6 +72,9 @@ export function ask(mount: Mount, hook: Hook, input: HookInput, record: RequestR
     return fail(error);
   }
 }
+
+/** What is asked here may reserve something: the answer is waited for also when the client has gone, to give it back. */
+const RESERVES: ReadonlySet<Hook> = new Set(['limit', 'recall']);
 
 /** An abort signal that costs nothing until a plugin looks at it. */
 class LazyAbort {

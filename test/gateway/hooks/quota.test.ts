@@ -1,7 +1,10 @@
 /** Grants: what a limit paid for is all that an answer may have; a grant lives as long as its request. */
 import { describe, expect, test } from 'vitest';
+import { servePlugin } from '../../../plugins/serve.ts';
 import type { Allow, LimitInput, ObserveInput, Plugin, RenewInput } from '../../../proto/contract.ts';
 import { completion, deltaStream, textStream, usageOf } from '../../support/chunks.ts';
+import { openConnection } from '../../support/client.ts';
+import { Gate } from '../../support/gate.ts';
 import { configFor, startGateway, testPlugin } from '../../support/gateway.ts';
 import type { Script } from '../../support/script.ts';
 import { startScriptedUpstream } from '../../support/scripted-upstream.ts';
@@ -179,6 +182,38 @@ describe('a grant', () => {
     expect(of('first')).toBe(atItsEnd);
     on.upstream.requests[1]!.release();
     await readSse(second);
+  });
+
+  test('that comes when its client has gone is settled all the same, also from a plugin elsewhere', async () => {
+    const asked = new Gate();
+    const door = new Gate();
+    const observed: ObserveInput[] = [];
+    const quota = testPlugin('quota', {
+      async limit() {
+        asked.open();
+        await door.opened;
+        return { allow: { grant: 'late' } };
+      },
+      observe: (input) => void observed.push(input),
+    });
+    await using upstream = await startScriptedUpstream();
+    const service = await servePlugin(quota, { grpc: '127.0.0.1:0' });
+    const mount = { at: service.grpcUrl, deadline: '10s' };
+    await using gateway = await startGateway(configFor(upstream.url, { plugins: { quota: mount } }));
+    const connection = await openConnection(gateway.url);
+    await connection.request({ path: '/v1/chat/completions', body: prompt() });
+    await asked.opened;
+    connection.socket.destroy();
+    // What comes later is answered, so the gateway knows of the end by then.
+    expect((await ask(gateway, prompt(), { route: '/nowhere' })).status).toBe(404);
+    door.open();
+    const settled = () => observed.filter(({ request }) => request.path === '/v1/chat/completions');
+    await soon(() => settled().length).toBe(1);
+    expect(settled()[0]).toMatchObject({ grant: 'late', outcome: 'aborted' });
+    expect(settled()[0]).not.toHaveProperty('usage');
+    expect(upstream.requests).toHaveLength(0);
+    await gateway.stop();
+    await service.close();
   });
 
   test('that cannot be renewed is logged, and its request goes on', async () => {
