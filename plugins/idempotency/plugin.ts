@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import {
   type AllowOrReject,
+  type CallOptions,
   CONTRACT_VERSION,
   type Description,
   type Plugin,
@@ -58,10 +59,12 @@ class Idempotency implements Plugin {
   }
 
   /** Claims the key, or says what has become of it. */
-  async recall(input: RecallInput): Promise<AllowOrReject | { respond: Respond }> {
+  async recall(input: RecallInput, options?: CallOptions): Promise<AllowOrReject | { respond: Respond }> {
     const claim = this.#claimOf(input, randomBytes(12).toString('base64url'));
     try {
       const known = await this.#answers.claim(claim, durationMs(this.#config.lease));
+      // Nobody waits any more: the claim would not come back.
+      if (options?.signal?.aborted) await this.#outbox.do(() => this.#answers.free(claim));
       if (known.state === 'answered') return { respond: JSON.parse(known.answer) as Respond };
       if (known.state === 'open') return { reject: inProgress(known.freeInMs) };
       return known.state === 'other' ? { reject: REUSED } : { allow: { grant: claim.id } };

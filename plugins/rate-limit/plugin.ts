@@ -3,6 +3,7 @@ import { z } from 'zod';
 import {
   type Allow,
   type AllowOrReject,
+  type CallOptions,
   CONTRACT_VERSION,
   type Description,
   type LimitInput,
@@ -81,7 +82,7 @@ export class RateLimit implements Plugin {
   }
 
   /** Takes from all limits or from none, in one round trip. */
-  async limit(input: LimitInput): Promise<AllowOrReject> {
+  async limit(input: LimitInput, options?: CallOptions): Promise<AllowOrReject> {
     const asked = this.#asked(input);
     if (asked.length === 0) return { allow: {} };
     const id = newId();
@@ -96,6 +97,8 @@ export class RateLimit implements Plugin {
       if (error.mayBeDone) this.#outbox.add(() => this.#engine.cancel(id, checks));
       return this.#withoutRedis(asked, input);
     }
+    // Nobody waits any more: the grant would not come back.
+    if (options?.signal?.aborted) await this.#outbox.do(() => this.#engine.cancel(id, checks));
     return this.#answer(id, asked, readings, input);
   }
 

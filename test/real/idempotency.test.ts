@@ -123,6 +123,12 @@ describe.skipIf(!redis.here)('a key', () => {
     expect(await recall(plugin)).toMatchObject({ respond: { body: 'mine' } });
   });
 
+  test('is free again when nobody waits for the claim any more', async () => {
+    await using plugin = memory();
+    await plugin.recall!({ request: factsOf(), key: 'k', fingerprint: PRINT }, { signal: AbortSignal.abort() });
+    await claim(plugin);
+  });
+
   test('is forgotten after the window', async () => {
     await using plugin = memory({ window: '300ms' });
     await remember(plugin, await claim(plugin), {});

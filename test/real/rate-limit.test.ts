@@ -1,6 +1,6 @@
 /** rate-limit by a real Redis: what is admitted, what is refused in which words, what is reserved, settled and given back. */
 import { afterEach, describe, expect, test } from 'vitest';
-import { Desk, keyHolder, person } from '../plugins/rate-limit/support.ts';
+import { Desk, factsOf, keyHolder, person } from '../plugins/rate-limit/support.ts';
 import { realServer } from './servers.ts';
 
 const redis = realServer('redis');
@@ -307,6 +307,20 @@ describe.skipIf(!redis.here)('money', () => {
   });
 });
 
+describe.skipIf(!redis.here)('a config that changes', () => {
+  const window = (span: string) => ({ limits: [{ type: 'tokens', max: 100, window: span, per: 'all', name: 'one' }] });
+
+  test('is not undone by the answers that were begun before', async () => {
+    const name = `test:${process.pid}:changed:`;
+    const [old, now] = [desk(window('1m'), name), desk(window('2m'), name)];
+    const before = await old.allowed();
+    await now.settle((await now.allowed()).grant, 100);
+    await old.renew(before.grant);
+    await old.settle(before.grant, 10);
+    await now.refused();
+  });
+});
+
 describe.skipIf(!redis.here)('open answers', () => {
   test('S3-27: a key has so many at a time; one that ends makes room', async () => {
     const limiter = desk({ limits: [{ per: 'key', type: 'concurrent', max: 3 }] });
@@ -321,6 +335,13 @@ describe.skipIf(!redis.here)('open answers', () => {
     await limiter.settle(grants[0], 10);
     await limiter.settle(grants[0], 10);
     expect(await limiter.passing(5, keyHolder('k'))).toBe(1);
+  });
+
+  test('are given back when nobody waits for the decision any more', async () => {
+    const limiter = desk({ limits: [{ per: 'all', type: 'concurrent', max: 1 }] });
+    const input = { request: factsOf(), estimatedInputTokens: 1 };
+    await limiter.plugin.limit(input, { signal: AbortSignal.abort() });
+    expect(await limiter.passing(2)).toBe(1);
   });
 
   test('S3-27: those of a replica that has died make room when their lease ends', async () => {

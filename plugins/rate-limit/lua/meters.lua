@@ -94,22 +94,25 @@ local function expire(meter)
   if #expired > 0 then redis.call('HSET', meter.key, 'held', meter.held) end
 end
 
--- A limit that the config has given another window or algorithm starts anew: the old figures say nothing to it.
-local function stored(key, kind, span, step)
-  local fields = redis.call('HMGET', key, 'used', 'level', 'since', 'held', 'kind', 'span', 'step', 'max')
-  local same = fields[5] == kind and fields[6] == span and (kind ~= 'sliding' or fields[7] == step)
-  if not fields[5] or same then return fields end
-  redis.call('DEL', key, key .. ':log', key .. ':held')
-  return {}
-end
-
-local function read(key, at)
-  local meter = { key = key, kind = ARGV[at], span = tonumber(ARGV[at + 1]) or ARGV[at + 1] }
-  meter.step, meter.max, meter.unit = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ARGV[at + 4]
-  local stored = stored(key, ARGV[at], ARGV[at + 1], ARGV[at + 2])
+-- A limit that the config has given another window or algorithm starts anew: the old figures say nothing to it. What was
+-- begun under the old config ends under the new one: with `adopts` the limit is taken as it stands.
+local function read(key, at, adopts)
+  local kind, span, step, max = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local stored = redis.call('HMGET', key, 'used', 'level', 'since', 'held', 'kind', 'span', 'step', 'max')
+  local same = stored[5] == kind and stored[6] == span and (kind ~= 'sliding' or stored[7] == step)
+  if stored[5] and not same then
+    if adopts then
+      kind, span, step, max = stored[5], stored[6], stored[7], stored[8]
+    else
+      redis.call('DEL', key, key .. ':log', key .. ':held')
+      stored = {}
+    end
+  end
+  local meter = { key = key, kind = kind, span = tonumber(span) or span, unit = ARGV[at + 4] }
+  meter.step, meter.max = tonumber(step), tonumber(max)
   meter.used, meter.level = tonumber(stored[1]) or 0, tonumber(stored[2])
   meter.since, meter.held = tonumber(stored[3]), tonumber(stored[4]) or 0
-  meter.described = stored[8] == ARGV[at + 3] and stored[7] == ARGV[at + 2]
+  meter.described = stored[8] == max and stored[7] == step
   load[meter.kind](meter)
   if meter.held > 0 then expire(meter) end
   return meter

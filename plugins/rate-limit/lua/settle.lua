@@ -18,7 +18,7 @@ end
 local answer = {}
 for i = 2, #KEYS do
   local at = 4 + (i - 2) * 8
-  local meter = read(KEYS[i], at)
+  local meter = read(KEYS[i], at, true)
   local reserved, used = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   if reserved < 0 then reserved = reservedFor(meter.key) end
   if reserved > 0 and redis.call('ZREM', meter.key .. ':held', id .. ':' .. whole(reserved)) == 1 then
