@@ -8,6 +8,7 @@ import {
   DECISION_ID,
   HOOKS,
   type Hook,
+  type Identity,
   MAX_REMEMBERED,
   type Placeholder,
   type Reject,
@@ -71,12 +72,32 @@ function allowProblem(allow: Allow, hook: Hook, input: AuthorizeInput): string |
 }
 
 function authenticateProblem({ identity, challenge, login, cookies, headers }: Allow): string | undefined {
-  if (identity !== undefined && !isText(identity?.subject)) return 'an identity needs a subject';
+  const unsound = identity === undefined ? undefined : identityProblem(identity);
+  if (unsound !== undefined) return unsound;
   if (challenge !== undefined && !isHeaderValue(challenge)) return 'the challenge is not a header value';
   if (login !== undefined && !(isHeaderValue(login) && /^(?:\/(?![/\\])|https?:\/\/)/.test(login))) {
     return 'the login is neither a path nor a URL';
   }
   return cookiesProblem(cookies) ?? headersProblem(headers);
+}
+
+const IDENTITY_TEXTS = ['issuer', 'username', 'email', 'tenant'] as const;
+const IDENTITY_LISTS = ['groups', 'roles'] as const;
+
+/** Everybody who is asked later reads it, so one that is not as the contract has it is nobody's. */
+function identityProblem(identity: Identity): string | undefined {
+  if (!isText(identity?.subject)) return 'an identity needs a subject';
+  for (const name of IDENTITY_TEXTS) {
+    if (identity[name] !== undefined && typeof identity[name] !== 'string') return `\`${name}\` is a text`;
+  }
+  for (const name of IDENTITY_LISTS) {
+    const list: unknown = identity[name];
+    const sound = list === undefined || (Array.isArray(list) && list.every((one) => typeof one === 'string'));
+    if (!sound) return `\`${name}\` is a list of texts`;
+  }
+  const claims: unknown = identity.claims;
+  const sound = claims === undefined || (typeof claims === 'object' && claims !== null && !Array.isArray(claims));
+  return sound ? undefined : '`claims` is an object';
 }
 
 function decisionsProblem(decisions: unknown, wanted: number): string | undefined {

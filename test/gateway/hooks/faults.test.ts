@@ -39,6 +39,11 @@ const FAULTS: Record<string, () => unknown> = {
 const MISFITS: [Hook, string, unknown][] = [
   ['authenticate', 'a rewrite', { rewrite: { segments: [] } }],
   ['authenticate', 'an identity without a subject', { allow: { identity: { username: 'jo' } } }],
+  ['authenticate', 'an identity with an issuer that is no text', { allow: { identity: { subject: 'a', issuer: 7 } } }],
+  ['authenticate', 'an identity with a text for groups', { allow: { identity: { subject: 'a', groups: 'staff' } } }],
+  ['authenticate', 'an identity with a role that is none', { allow: { identity: { subject: 'a', roles: [1] } } }],
+  ['authenticate', 'an identity with claims that are none', { allow: { identity: { subject: 'a', claims: null } } }],
+  ['authenticate', 'an identity with a list of claims', { allow: { identity: { subject: 'a', claims: [] } } }],
   ['authorize', 'no decisions', { allow: {} }],
   ['authorize', 'too few decisions', { allow: { decisions: [] } }],
   ['authorize', 'too many decisions', { allow: { decisions: [true, true] } }],
