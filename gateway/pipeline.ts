@@ -1,7 +1,8 @@
 /**
  * The life of a request, from top to bottom. Read this first.
  *
- *   authenticate → body → model → authorize → limit → request guards → provider → response or stream guards → observe
+ *   authenticate → body → model → authorize → recall → limit → request guards → provider → response or stream guards
+ *   → remember → observe
  *
  * Every exit on the way is an error with an answer; all of them are shaped in `refuse`, in the client's dialect.
  */
@@ -24,7 +25,7 @@ import { Guarded } from './stream/guarded.ts';
 import { PassThrough } from './stream/pass-through.ts';
 import type { RelayContext } from './stream/relay.ts';
 import { Restorer } from './stream/restore.ts';
-import { callTargets, outputLimit } from './targets.ts';
+import { callTargets, outputLimit, wantedTokens } from './targets.ts';
 import { type RequestRecord, reasonOf } from './telemetry/record.ts';
 import { ToolCalls } from './tool-calls.ts';
 import { GONE, type UpstreamReply } from './upstream.ts';
@@ -129,7 +130,7 @@ async function chat(life: Life): Promise<void> {
   if (route.hooks.limit !== null) {
     await hooks.limit(route.hooks.limit, record, {
       estimatedInputTokens: record.estimatedInputTokens,
-      maxOutputTokens: request.maxOutputTokens,
+      maxOutputTokens: wantedTokens(request),
       price: priceOf(snapshot.config, [model.targets[0]?.model, record.facts.model]),
     });
   }
