@@ -21,6 +21,11 @@ export interface Outgoing {
   paidTokens: number | undefined;
 }
 
+/** The most tokens that a client wants of all choices together; undefined when it bounds none. */
+export function wantedTokens({ maxOutputTokens, choices }: ModelRequest): number | undefined {
+  return maxOutputTokens === undefined ? undefined : Math.min(maxOutputTokens * choices, Number.MAX_SAFE_INTEGER);
+}
+
 /** The most tokens of one choice that the limits paid for, when the client wants more. */
 export function outputLimit(request: ModelRequest, paid: number | undefined): number | undefined {
   if (paid === undefined) return undefined;

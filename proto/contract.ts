@@ -144,7 +144,7 @@ export interface LimitInput {
   request: RequestFacts;
   /** Estimate of the prompt's tokens (characters / 4, rounded up) plus nothing for the answer. */
   estimatedInputTokens: number;
-  /** The client's own bound on the answer (`max_tokens`), when it gave one. */
+  /** The client's own bound on the answer (`max_tokens`) for all its choices together, when it gave one. */
   maxOutputTokens?: number;
   /** Of the model's first target, when the price table has it. */
   price?: Price;

@@ -51,15 +51,30 @@ function readRequest(body: Json): ModelRequest {
   if (!messages.every(isJsonObject)) throw invalid('messages', 'must be a list of objects');
   if (stream !== undefined && stream !== null && typeof stream !== 'boolean')
     throw invalid('stream', 'must be true or false');
-  const maxTokens = body.max_completion_tokens ?? body.max_tokens;
   return {
     body,
     model,
     stream: stream === true,
     wantsUsage: isJsonObject(body.stream_options) && body.stream_options.include_usage === true,
-    choices: typeof body.n === 'number' && body.n > 1 ? Math.floor(body.n) : 1,
-    maxOutputTokens: typeof maxTokens === 'number' && maxTokens >= 0 ? maxTokens : undefined,
+    // Some servers take a number in a string as well.
+    choices: Number(body.n) > 1 ? Math.floor(Number(body.n)) : 1,
+    maxOutputTokens: outputBound(body),
   };
+}
+
+/** Servers differ in which field they obey, so the larger one counts; 0 and odd values bound nothing everywhere. */
+function outputBound(body: Json): number | undefined {
+  const given = boundsOf(body).map((field) => body[field]);
+  return given.length > 0 && given.every(isBound) ? Math.max(...given) : undefined;
+}
+
+/** The fields in which a client bounds the answer. */
+function boundsOf(body: Json): OutputLimitField[] {
+  return (['max_completion_tokens', 'max_tokens'] as const).filter((field) => (body[field] ?? null) !== null);
+}
+
+function isBound(value: unknown): value is number {
+  return typeof value === 'number' && value >= 1;
 }
 
 function invalid(param: string, what: string): GatewayError {
@@ -537,8 +552,11 @@ const LIMITED = {
 };
 
 function limitOutput(body: Json, most: number, field: OutputLimitField): void {
-  const given = (['max_completion_tokens', 'max_tokens'] as const).filter((one) => typeof body[one] === 'number');
-  for (const one of given.length === 0 ? [field] : given) body[one] = most;
+  const given = boundsOf(body);
+  for (const one of given.length === 0 ? [field] : given) {
+    const own = body[one];
+    body[one] = isBound(own) ? Math.min(own, most) : most;
+  }
 }
 
 function markLimited(body: Json): boolean {

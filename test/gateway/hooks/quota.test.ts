@@ -51,7 +51,17 @@ describe('the provider is told what was paid for', () => {
       { max_tokens: 50, max_completion_tokens: 50 },
     ],
     ['for each of several choices', {}, { n: 4 }, { max_tokens: 12 }],
+    ['for each of choices that are counted in a string', {}, { n: '4' }, { max_tokens: 12 }],
     ['unless the client wants less', {}, { max_tokens: 7 }, { max_tokens: 7 }],
+    [
+      'where the client wants less in one field and more in the other',
+      {},
+      { max_tokens: 1e6, max_completion_tokens: 7 },
+      { max_tokens: 50, max_completion_tokens: 7 },
+    ],
+    ['where the client’s bound means none to some servers', {}, { max_tokens: 0 }, { max_tokens: 50 }],
+    ['where its bound is no number', {}, { max_completion_tokens: '1000' }, { max_completion_tokens: 50 }],
+    ['where its bound is less than nothing', {}, { max_tokens: -1 }, { max_tokens: 50 }],
   ])('%s', async (_how, parts, asked, expected) => {
     await using on = await rig({ outputTokens: 50, grant: 'g' }, parts as Record<string, unknown>);
     on.upstream.always(says());
@@ -237,6 +247,24 @@ describe('a grant', () => {
     await using on = await rig(allow as Allow);
     expect((await ask(on.gateway)).status).toBe(503);
   });
+});
+
+test.each([
+  [undefined, {}],
+  [7, { max_tokens: 7 }],
+  [7, { max_tokens: null, max_completion_tokens: 7 }],
+  [28, { max_tokens: 7, n: 4 }],
+  [90, { max_tokens: 5, max_completion_tokens: 90 }],
+  [Number.MAX_SAFE_INTEGER, { max_tokens: 1e300 }],
+  [undefined, { max_tokens: 0 }],
+  [undefined, { max_tokens: -5 }],
+  [undefined, { max_tokens: '7' }],
+  [undefined, { max_tokens: 7, max_completion_tokens: '1000' }],
+])('a limit is told that the answer may have %s tokens by %j', async (expected, asked) => {
+  await using on = await rig({});
+  on.upstream.always(says());
+  await (await ask(on.gateway, prompt('x', asked))).text();
+  expect(on.asked.map(({ maxOutputTokens }) => maxOutputTokens)).toEqual([expected]);
 });
 
 test('a limit is told the price of the model, where the table has it', async () => {
