@@ -17,15 +17,14 @@ export interface Mount {
   gate: RegExp | undefined;
 }
 
-/** Mounts a connection. The gate follows the plugin's description, which may come later. */
+/** Mounts a connection. */
 export function mount(name: string, connection: Connection, policy: PluginConfig, metrics: PluginMetrics): Mount {
-  const mounted: Mount = { name, connection, policy, metrics, gate: undefined };
-  const describe = () => {
-    mounted.gate = compileGate(connection.description?.gate);
-  };
-  connection.onDescription(describe);
-  describe();
-  return mounted;
+  return { name, connection, policy, metrics, gate: compileGate(connection.description?.gate) };
+}
+
+/** The plugin has said something else of itself, or something for the first time. */
+export function redescribe(mounted: Mount): void {
+  mounted.gate = compileGate(mounted.connection.description?.gate);
 }
 
 /**

@@ -183,6 +183,7 @@ class Reloader {
     this.old.add(before);
     before.whenIdle(() => {
       this.old.delete(before);
+      before.retire();
       void this.connections.closeUnused([this.gateway.snapshot, ...this.old]);
     });
   }

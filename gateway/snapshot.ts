@@ -8,7 +8,7 @@ import type { Config, CorsConfig, ModelConfig, PluginConfig, RouteConfig } from 
 import { connect } from './connect/connect.ts';
 import { type Connection, type ConnectLog, EndpointProblem, type PluginSources } from './connect/connection.ts';
 import { compileHooks, type RouteHooks } from './hooks.ts';
-import { answers, type Mount, mount } from './mount.ts';
+import { answers, type Mount, mount, redescribe } from './mount.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeProvider } from './providers/registry.ts';
 import { type Metrics, PluginMetrics } from './telemetry/metrics.ts';
@@ -29,6 +29,8 @@ export interface Route {
   prefix: string;
   config: RouteConfig;
   cors: CorsConfig | undefined;
+  /** What is asked here, in order. */
+  mounts: Mount[];
   hooks: RouteHooks;
   /** Added to what goes upstream; names and values alternate. */
   upstreamHeaders: string[];
@@ -50,6 +52,8 @@ export class Snapshot {
   private readonly providers: Map<string, Provider>;
   private users = 0;
   private onIdle: (() => void) | undefined;
+  /** Each ends what a connection tells this snapshot. */
+  private readonly listening: (() => void)[];
 
   constructor(config: Config, mounts: Mount[]) {
     this.config = config;
@@ -58,8 +62,24 @@ export class Snapshot {
       Object.entries(config.providers).map(([name, provider]) => [name, makeProvider(name, provider)]),
     );
     this.routes = compileRoutes(config, this.providers, mounts);
+    this.listening = mounts.map((one) => one.connection.onDescription(() => this.described(one)));
+    // It may have come while the other plugins were being reached.
+    for (const one of mounts) redescribe(one);
     this.findEndpoints();
-    for (const { connection } of mounts) connection.onDescription(() => this.findEndpoints());
+  }
+
+  /** Lets go of the connections: those that a newer snapshot has kept would hold on to this one. */
+  retire(): void {
+    for (const stop of this.listening) stop();
+  }
+
+  /** What a remote plugin answers is known when it has been reached; until then it is asked everything. */
+  private described(mounted: Mount): void {
+    redescribe(mounted);
+    for (const route of this.routes) {
+      if (route.mounts.includes(mounted)) route.hooks = compileHooks(route.mounts);
+    }
+    this.findEndpoints();
   }
 
   /** Of two plugins with one path the first counts; one in shadow is never obeyed, so it serves none. */
@@ -122,10 +142,11 @@ function compileRoutes(config: Config, providers: Map<string, Provider>, mounts:
 function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mounts: Mount[]): Route {
   const mounted = config.plugins.map((name) => mounts.find((candidate) => candidate.name === name)!);
   const allowed = config.models === undefined ? undefined : new Set(config.models);
-  const route: Route = {
+  return {
     prefix,
     config,
     cors: corsOf(config),
+    mounts: mounted,
     hooks: compileHooks(mounted),
     upstreamHeaders: Object.entries(config.upstreamHeaders ?? {}).flatMap(([name, value]) => [
       name.toLowerCase(),
@@ -138,13 +159,6 @@ function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mo
     },
     models: listedOf(config, table, allowed),
   };
-  // What a remote plugin answers is known when it has been reached; until then it is asked everything.
-  for (const { connection } of mounted) {
-    connection.onDescription(() => {
-      route.hooks = compileHooks(mounted);
-    });
-  }
-  return route;
 }
 
 /** A route that fixes its model has no other to choose from, whatever a chat's picker would make of the rest. */

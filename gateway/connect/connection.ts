@@ -59,8 +59,11 @@ export interface Connection {
   ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): unknown | Promise<unknown>;
   /** In process only: the plugin's own figures, as Prometheus text. */
   metrics?(): Promise<string>;
-  /** Called whenever the description appears or changes. Changes of `state` alone are not told. */
-  onDescription(listener: () => void): void;
+  /**
+   * Called whenever the description appears or changes. Changes of `state` alone are not told. Answers how to stop it: a
+   * connection may outlive many that listen.
+   */
+  onDescription(listener: () => void): () => void;
   /** Lets go of the plugin: calls in flight fail, nothing keeps the process alive afterwards. May be called twice. */
   close(): Promise<void>;
 }

@@ -70,7 +70,9 @@ class LocalConnection implements Connection {
   }
 
   /** A plugin in process never changes. */
-  onDescription(): void {}
+  onDescription(): () => void {
+    return () => {};
+  }
 
   async close(): Promise<void> {
     if (this.closed) return;

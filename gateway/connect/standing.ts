@@ -8,14 +8,15 @@ class Standing {
   state: ConnectionState = 'down';
   problem: string | undefined = 'it has not been reached yet';
   private readonly endpoint: Endpoint;
-  private readonly listeners: (() => void)[] = [];
+  private readonly listeners = new Set<() => void>();
 
   constructor(endpoint: Endpoint) {
     this.endpoint = endpoint;
   }
 
-  onDescription(listener: () => void): void {
-    this.listeners.push(listener);
+  onDescription(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => void this.listeners.delete(listener);
   }
 
   /** It was reached, and is what it says. */
@@ -63,8 +64,8 @@ export abstract class StandingConnection implements Connection {
     return this.standing.problem;
   }
 
-  onDescription(listener: () => void): void {
-    this.standing.onDescription(listener);
+  onDescription(listener: () => void): () => void {
+    return this.standing.onDescription(listener);
   }
 
   abstract ask<H extends Hook>(hook: H, input: HookInput[H], options?: CallOptions): unknown | Promise<unknown>;

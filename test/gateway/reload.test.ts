@@ -1,5 +1,8 @@
 /** A reload puts a new config beside the old one: what runs goes on as it began, what did not change is kept. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
+import { servePlugin } from '../../plugins/serve.ts';
 import type { PluginFactory } from '../../proto/contract.ts';
 import { textStream } from '../support/chunks.ts';
 import { send } from '../support/client.ts';
@@ -219,6 +222,24 @@ describe('what did not change is kept', () => {
     await soon(() => factory.open).toBe(0);
     expect(await contentOf(await ask(gateway))).toBe('X');
   });
+});
+
+test('an old config is forgotten, also by the connections that the new one has kept', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const service = await servePlugin(labeller(), { grpc: '127.0.0.1:0', config: { label: 'a' } });
+  await using upstream = await startScriptedUpstream();
+  const plugins = { labeller: { at: service.grpcUrl } };
+  await using gateway = await startGateway(configFor(upstream.url, { plugins }));
+  const before = new WeakRef(gateway.gateway.snapshot);
+  expect(await gateway.reload(configFor(upstream.url, { plugins, models: { a: 'up' } }))).toBe(true);
+  // What a WeakRef has shown stays until the end of the turn.
+  await soon(() => {
+    collect();
+    return before.deref() === undefined;
+  }).toBe(true);
+  await gateway.stop();
+  await service.close();
 });
 
 test('routes, models and providers may come and go', async () => {
