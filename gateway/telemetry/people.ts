@@ -20,7 +20,7 @@ export class People {
    */
   labels(identity: Identity | undefined, fields: Readonly<Record<string, string>>, most: number): Labels {
     const names = Object.keys(fields);
-    const values = names.map((name) => (identityField(identity, fields[name]!) ?? UNKNOWN).slice(0, MAX_VALUE));
+    const values = names.map((name) => labelOf(identityField(identity, fields[name]!) ?? UNKNOWN));
     const key = [...names, ...values].join('\u0000');
     const known = this.known.get(key);
     if (known !== undefined) return known;
@@ -39,4 +39,9 @@ export class People {
     }
     return labels;
   }
+}
+
+/** Half a character is written as U+FFFD, so two people could become two series that look the same. */
+function labelOf(value: string): string {
+  return value.slice(0, MAX_VALUE).toWellFormed();
 }

@@ -158,6 +158,18 @@ describe('labels of metrics', () => {
     ]);
   });
 
+  test('are well-formed: halves of characters make no two series that look the same', async () => {
+    const who = (name: string) => ({
+      subject: 'x'.repeat(127) + String.fromCodePoint(Number(name)),
+      username: '\ud83d',
+    });
+    await using on = await rig({ metricLabels, who });
+    // Their first halves differ, and are the last unit that a label takes.
+    for (const name of [0x1f600, 0x1f920])
+      await (await ask(on.gateway, undefined, { headers: { 'x-who': String(name) } })).text();
+    expect(await people(on, 'agentgateway_requests_total')).toEqual([`${'x'.repeat(127)}\ufffd/\ufffd`]);
+  });
+
   test('are absent by default', async () => {
     await using on = await rig({});
     await (await ask(on.gateway)).text();
