@@ -6,7 +6,7 @@
  *
  * Every exit on the way is an error with an answer; all of them are shaped in `refuse`, in the client's dialect.
  */
-import type { ObserveInput } from '../proto/contract.ts';
+import type { ObserveInput, Segment } from '../proto/contract.ts';
 import { answerJson, replyHead, withOwn } from './answer.ts';
 import { answerCors } from './cors.ts';
 import type { Json, ModelRequest } from './dialects/dialect.ts';
@@ -222,12 +222,17 @@ async function answerWhole(life: Life, reply: UpstreamReply, restorer: Restorer 
   const { usage, model } = skimmed ?? dialect.replyFacts(body as Json);
   record.usage = usage;
   record.upstreamModel = model;
+  if (usage === undefined) record.answerChars = charsOf(dialect.replySegments(body as Json));
   if (toolAuthorizers !== null) await new ToolCalls(toolAuthorizers, record).permit(dialect.replyTools(body as Json));
   const out = isRead ? await guardWhole(life, body as Json, bytes, restorer) : bytes;
   if (exchange.gone) return;
   record.status = reply.status;
   keepAnswer(record, reply.status, out);
   exchange.reply(reply.status, replyHead(life, reply, false), out);
+}
+
+function charsOf(segments: Segment[]): number {
+  return segments.reduce((sum, { channel, text }) => sum + (channel === 'media' ? 0 : text.length), 0);
 }
 
 async function guardWhole(
@@ -351,7 +356,9 @@ function settle({ record, route, gateway, snapshot }: Ended): Promise<unknown> |
   const durationMs = record.elapsed();
   for (const timer of record.renewals) clearInterval(timer);
   if (record.status === 0) record.status = 499;
-  if (record.usage === undefined && record.answerChars > 0) {
+  // Who leaves before the answer has had the provider read the prompt all the same.
+  const isOwed = record.answerChars > 0 || (record.outcome === 'aborted' && record.isSent);
+  if (record.usage === undefined && isOwed) {
     record.usage = {
       inputTokens: record.estimatedInputTokens,
       outputTokens: Math.ceil(record.answerChars / 4),

@@ -111,6 +111,7 @@ async function attempt(
     ]),
     body,
   );
+  record.isSent = true;
   exchange.onGone(() => request.abort());
   const reply = await request.reply;
   const encoding = reply.headers['content-encoding'];

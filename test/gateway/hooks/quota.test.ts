@@ -172,6 +172,40 @@ describe('an answer that reaches its grant', () => {
   });
 });
 
+describe('the account', () => {
+  test('is estimated from what was answered where the provider tells no usage', async () => {
+    await using on = await rig({ grant: 'g' });
+    on.upstream.always({ whole: { ...completion('x'.repeat(400)), usage: undefined } } as Script);
+    await (await ask(on.gateway)).text();
+    await soon(() => on.observed.length).toBe(1);
+    expect(on.observed[0]!.usage).toEqual({ inputTokens: expect.any(Number), outputTokens: 100, estimated: true });
+    expect(on.observed[0]!.usage!.inputTokens).toBeGreaterThan(10);
+  });
+
+  test.each([{}, { stream: true }])(
+    'has the prompt of whoever leaves before the answer: the provider has read it %j',
+    async (more) => {
+      await using on = await rig({ grant: 'g' });
+      on.upstream.next({ fault: 'silence' });
+      const connection = await openConnection(on.gateway.url);
+      await connection.request({ path: '/v1/chat/completions', body: prompt('x'.repeat(4000), more) });
+      await soon(() => on.upstream.requests.length).toBe(1);
+      connection.socket.destroy();
+      await soon(() => on.observed.length).toBe(1);
+      expect(on.observed[0]).toMatchObject({ outcome: 'aborted', usage: { outputTokens: 0, estimated: true } });
+      expect(on.observed[0]!.usage!.inputTokens).toBeGreaterThan(1000);
+    },
+  );
+
+  test('has nothing of a request that the provider refused', async () => {
+    await using on = await rig({ grant: 'g' });
+    on.upstream.next({ whole: '', status: 500 });
+    expect((await ask(on.gateway)).status).toBe(502);
+    await soon(() => on.observed.length).toBe(1);
+    expect(on.observed[0]).not.toHaveProperty('usage.inputTokens');
+  });
+});
+
 describe('a grant', () => {
   test('is renewed as long as its request is open, and no longer', async () => {
     const renewed: RenewInput[] = [];
