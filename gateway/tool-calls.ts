@@ -17,6 +17,7 @@ export class ToolCalls {
   private readonly record: RequestRecord;
   /** The name of each call so far: some servers send it in pieces, and some clients put the pieces together. */
   private readonly names = new Map<string, string>();
+  private readonly ids = new Map<string, string>();
 
   constructor(authorizers: Mount[], record: RequestRecord) {
     this.authorizers = authorizers;
@@ -29,8 +30,9 @@ export class ToolCalls {
    */
   permit(calls: readonly ToolCall[]): Promise<void> | undefined {
     const asked = new Set<string>();
-    for (const { call, name } of calls) {
-      const known = this.names.get(call);
+    for (const { call, id, name } of calls) {
+      const isNext = id !== undefined && this.ids.get(call) !== id;
+      const known = isNext ? undefined : this.names.get(call);
       if (name === undefined || name === '') {
         if (known === undefined) throw refused(undefined);
         continue;
@@ -40,6 +42,7 @@ export class ToolCalls {
       // Of a name in pieces, both what has come and what it makes must be allowed.
       const whole = (known ?? '') + name;
       this.names.set(call, whole);
+      if (id !== undefined) this.ids.set(call, id);
       asked.add(name).add(whole);
     }
     return asked.size === 0 ? undefined : this.ask([...asked]);

@@ -43,6 +43,8 @@ export interface EventPart {
 export interface ToolCall {
   /** Tells the calls of one answer apart, such as `0/tool-arguments/1`. */
   call: string;
+  /** The call's own id, where no index tells whether a piece begins another call. */
+  id?: string;
   /** What is to be called; undefined where the piece does not say. */
   name: string | undefined;
 }

@@ -257,7 +257,8 @@ function messageTools(message: unknown, choice: string): ToolCall[] {
       return;
     }
     const index = typeof call.index === 'number' ? call.index : position;
-    for (const name of calledNames(call)) tools.push({ call: `${choice}/tool-arguments/${index}`, name });
+    const id = call.index === undefined ? text(call.id) : undefined;
+    for (const name of calledNames(call)) tools.push({ call: `${choice}/tool-arguments/${index}`, id, name });
   });
   return tools;
 }

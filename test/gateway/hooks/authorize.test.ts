@@ -270,6 +270,13 @@ describe('a tool call in a stream', () => {
         call({ arguments: 'top-secret' }),
       ],
     ],
+    [
+      'in pieces without an index',
+      [
+        { tool_calls: [{ id: 'a', function: { name: 'ev', arguments: '' } }] },
+        { tool_calls: [{ function: { name: 'il_delete', arguments: 'top-secret' } }] },
+      ],
+    ],
     ['after the arguments', [call({ arguments: 'top-secret' }), call({ name: 'search' })]],
     [
       'beside another form',
@@ -308,11 +315,19 @@ describe('a tool call in a stream', () => {
       ],
     ],
     [
+      'stands without an index beside another',
+      [
+        { tool_calls: [{ id: 'a', function: { name: 'search', arguments: '{}' } }] },
+        { tool_calls: [{ id: 'b', function: { name: 'lookup', arguments: '{' } }] },
+        { tool_calls: [{ function: { arguments: '}' } }] },
+      ],
+    ],
+    [
       'has more to say than the dialect knows',
       [{ tool_calls: [{ index: 0, extra_content: { google: {} }, function: { name: 'search', arguments: '{}' } }] }],
     ],
   ])('that %s passes', async (_how, deltas) => {
-    await using on = await rig(TOOLS);
+    await using on = await rig({ ...TOOLS, decide: (name) => ['search', 'lookup'].includes(name) });
     on.upstream.always({ stream: { events: deltaStream([deltas], { finish: 'tool_calls' }) } });
     expect(await readSse(await ask(on.gateway, prompt('x', { stream: true })))).toMatchObject({ done: true });
   });
