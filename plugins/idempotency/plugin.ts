@@ -87,9 +87,7 @@ class Idempotency implements Plugin {
   }
 
   async close(): Promise<void> {
-    await this.#outbox.flush();
-    this.#outbox.close();
-    this.#link.close();
+    await this.#outbox.close(() => this.#link.close());
   }
 
   #claimOf({ request, key, fingerprint }: RecallInput, id: string): Claim {

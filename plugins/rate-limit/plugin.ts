@@ -126,9 +126,7 @@ export class RateLimit implements Plugin {
 
   async close(): Promise<void> {
     this.#unregister();
-    await this.#outbox.flush();
-    this.#outbox.close();
-    this.#link.close();
+    await this.#outbox.close(() => this.#link.close());
   }
 
   async #settle(id: string, settlements: readonly Settlement[]): Promise<void> {

@@ -2,6 +2,8 @@
 
 /** Between two tries, in milliseconds. */
 const RETRY_MS = 500;
+/** How long it goes on after it was closed, in milliseconds: a config may change while Redis is away. */
+const LINGER_MS = 60_000;
 
 export type Task = () => Promise<unknown>;
 
@@ -11,6 +13,7 @@ export class Outbox {
   readonly #tasks: Task[] = [];
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
+  #atEnd: (() => void) | undefined;
 
   constructor(max: number) {
     this.#max = max;
@@ -33,22 +36,35 @@ export class Outbox {
     this.#wait();
   }
 
-  /** Tries all once more, oldest first, until one fails. */
+  /** Tries all once more, oldest first, until one fails; that one is the last next time, so that it holds up no other. */
   async flush(): Promise<void> {
     for (let task = this.#tasks[0]; task !== undefined; task = this.#tasks[0]) {
-      try {
-        await task();
-      } catch {
-        break;
-      }
-      if (this.#tasks[0] === task) this.#tasks.shift();
+      const isDone = await task().then(
+        () => true,
+        () => false,
+      );
+      // Another flush may have come first.
+      const isFirst = this.#tasks[0] === task;
+      if (isFirst) this.#tasks.shift();
+      if (isDone) continue;
+      if (isFirst) this.#tasks.push(task);
+      break;
     }
+    if (this.#tasks.length === 0) this.#atEnd?.();
     this.#wait();
   }
 
-  close(): void {
-    this.#closed = true;
-    clearTimeout(this.#timer);
+  /** Tries all once more, and again for up to a minute, also after this has resolved. @param atEnd called then, once */
+  async close(atEnd: () => void): Promise<void> {
+    const timer = setTimeout(() => this.#atEnd?.(), LINGER_MS).unref();
+    this.#atEnd = () => {
+      this.#atEnd = undefined;
+      this.#closed = true;
+      clearTimeout(timer);
+      clearTimeout(this.#timer);
+      atEnd();
+    };
+    await this.flush();
   }
 
   #wait(): void {

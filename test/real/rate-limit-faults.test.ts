@@ -38,6 +38,19 @@ async function expectRecovery(limiter: Desk): Promise<void> {
 }
 
 describe.skipIf(!here)('S1-45: each limit does as it was told', () => {
+  test('and what waits for it is settled also when the config has changed meanwhile', async () => {
+    await using redis = await startRedis('--appendfsync', 'always');
+    const config = { limits: [{ name: 'one', type: 'tokens', max: 100, window: '1h', per: 'all' }] };
+    const before = await desk(redis.url, config).ready();
+    const { grant } = await before.allowed();
+    await redis.kill();
+    await before.settle(grant, 100);
+    await before.plugin.close();
+    await redis.start();
+    await using after = await desk(redis.url, config).ready();
+    await expect.poll(() => after.passing(1), POLL).toBe(0);
+  });
+
   test('while Redis is dead, and counts on where it stood when Redis is back', async () => {
     await using redis = await startRedis();
     await using limiter = await desk(redis.url).ready();
