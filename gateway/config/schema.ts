@@ -51,6 +51,9 @@ const headerName = z
     'is for the gateway to say',
   );
 const headers = z.record(headerName, headerValue);
+/** What the gateway itself tells a provider beside what frames the request. */
+const NOT_FOR_IDENTITY =
+  /^(?:accept-encoding|authorization|cookie|host|te|trailer|user-agent|x-request-id|content-.*|proxy-.*)$/i;
 const identityField = z
   .string()
   .regex(
@@ -198,10 +201,7 @@ const route = z.strictObject({
   upstreamHeaders: headers.optional().describe('Added to what goes upstream.'),
   identityHeaders: z
     .record(
-      headerName.refine(
-        (text) => !/^(?:authorization|cookie|host|proxy-.*|content-.*)$/i.test(text),
-        'is not for this',
-      ),
+      headerName.refine((text) => !NOT_FOR_IDENTITY.test(text), 'is not for this'),
       identityField,
     )
     .optional()

@@ -116,6 +116,8 @@ describe('headers to the provider', () => {
   test.each([
     ['authorization', 'username', /is not for this/],
     ['cookie', 'username', /is not for this/],
+    ['X-Request-Id', 'subject', /is not for this/],
+    ['user-agent', 'username', /is not for this/],
     ['x-user', 'password', /must be subject, issuer/],
     ['x-user', 'claims.', /must be subject, issuer/],
   ])('named %s: %s are refused at the start', async (name, field, problem) => {
