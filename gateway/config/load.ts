@@ -124,7 +124,13 @@ function references(config: Config, place: (path: Path) => string): string[] {
     else wants(config.providers, model.provider, 'provider', ['models', id, 'provider']);
   }
   for (const [prefix, route] of Object.entries(config.routes)) {
-    route.plugins.forEach((plugin, i) => wants(config.plugins, plugin, 'plugin', ['routes', prefix, 'plugins', i]));
+    route.plugins.forEach((plugin, i) => {
+      const path = ['routes', prefix, 'plugins', i];
+      wants(config.plugins, plugin, 'plugin', path);
+      // A mount has one grant for a request: a second one would never be settled.
+      if (route.plugins.indexOf(plugin) < i)
+        problems.push(`${place(path)}: the plugin \`${plugin}\` stands here twice`);
+    });
     route.models?.forEach((model, i) => wants(config.models, model, 'model', ['routes', prefix, 'models', i]));
   }
   return problems;

@@ -108,6 +108,16 @@ routes:
     ]);
   });
 
+  test('name a plugin that stands twice on a route: what it grants is settled once', async () => {
+    const text = `providers: { up: { kind: openai, key: k } }
+models: { a: up }
+plugins: { pii: { at: 'local:pii-guard' } }
+routes:
+  /: { plugins: [pii, pii] }
+`;
+    expect(await problems(text)).toEqual(['line 5: routes./.plugins.1: the plugin `pii` stands here twice']);
+  });
+
   test.each(['constructor', '__proto__', 'toString'])('`%s` is no provider, plugin or model', async (name) => {
     const text = `providers: { up: { kind: openai, key: k } }
 models: { a: "${name}" }
