@@ -67,6 +67,13 @@ test.each([
   expect(response.header('location')).toBeUndefined();
 });
 
+test('an authenticator that was never reached makes nobody known, also where its faults are forgiven', async () => {
+  await using upstream = await startScriptedUpstream();
+  const sso = { at: 'grpc://127.0.0.1:1', onFault: 'allow', hooks: ['authenticate'] };
+  await using gateway = await startGateway(configFor(upstream.url, { plugins: { sso } }));
+  expect((await send(`${gateway.url}/v1/models`)).status).toBe(401);
+});
+
 test('where strangers may pass nobody is sent to sign in', async () => {
   await using on = await rig({ sso: { ...BEARER, login: '/oauth2/login' } }, { identity: 'optional' });
   const response = await send(`${on.gateway.url}/v1/models`, { headers: { Accept: 'text/html' } });
