@@ -321,6 +321,37 @@ describe.skipIf(!redis.here)('a config that changes', () => {
   });
 });
 
+describe.skipIf(!redis.here)('two configs at work at once', () => {
+  const kinds = [
+    ...[{ window: '1h' }, { window: '2h' }, { window: 'day' }, { window: 'month' }],
+    ...[
+      { window: '1h', algorithm: 'fixed' },
+      { window: '1h', algorithm: 'gcra' },
+    ],
+  ];
+  const pairs = kinds.flatMap((one, i) => kinds.slice(i + 1).map((other) => [one, other]));
+
+  test.each(pairs)('admit together what each would alone: %j and %j', async (...configs) => {
+    const name = `test:${process.pid}:${made++}:`;
+    const desks = configs.map((one) => desk({ limits: [{ name: 'one', per: 'all', max: 10, ...one }] }, name));
+    let passed = 0;
+    for (let i = 0; i < 40; i++) passed += await desks[i % 2]!.passing(1);
+    expect(passed).toBe(10);
+  });
+
+  test('and what is reserved stays reserved', async () => {
+    const name = `test:${process.pid}:${made++}:`;
+    const desks = ['1h', '2h'].map((window) =>
+      desk({ limits: [{ name: 'one', per: 'all', max: 100, window, type: 'tokens', reserve: true }] }, name),
+    );
+    const { grant } = await desks[0]!.allowed({}, { estimatedInputTokens: 90 });
+    await desks[1]!.refused({}, { estimatedInputTokens: 20 });
+    await desks[0]!.settle(grant, 50);
+    await desks[1]!.refused({}, { estimatedInputTokens: 60 });
+    await desks[0]!.allowed({}, { estimatedInputTokens: 50 });
+  });
+});
+
 describe.skipIf(!redis.here)('open answers', () => {
   test('S3-27: a key has so many at a time; one that ends makes room', async () => {
     const limiter = desk({ limits: [{ per: 'key', type: 'concurrent', max: 3 }] });

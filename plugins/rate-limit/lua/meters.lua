@@ -94,27 +94,44 @@ local function expire(meter)
   if #expired > 0 then redis.call('HSET', meter.key, 'held', meter.held) end
 end
 
--- A limit that the config has given another window or algorithm starts anew: the old figures say nothing to it. What was
--- begun under the old config ends under the new one: with `adopts` the limit is taken as it stands.
+-- What was used counts on when the config gives a limit another window or algorithm, up to the new maximum: while two
+-- configs are at work, neither may wipe what the other has counted. Of another unit nothing is known.
+local function carry(meter, stored)
+  local held = stored[9] == meter.unit and tonumber(stored[4]) or 0
+  local before, used = tonumber(stored[8]), tonumber(stored[1]) or 0
+  if stored[5] == 'bucket' then used = before - (tonumber(stored[2]) or before) end
+  used = stored[9] == meter.unit and math.max(0, math.min(math.ceil(used), meter.max)) or 0
+  redis.call('DEL', meter.key, meter.key .. ':log')
+  if held == 0 then redis.call('DEL', meter.key .. ':held') end
+  if meter.kind == 'sliding' and used > 0 then
+    redis.call('RPUSH', meter.key .. ':log', whole(math.floor(now / meter.step)) .. ':' .. whole(used))
+  end
+  return { used, meter.max - used, meter.kind == 'sliding' and math.floor(now / meter.step), held }
+end
+
+local save
+
+-- What was begun under an old config ends under the new one: with `adopts` the limit is taken as it stands.
 local function read(key, at, adopts)
   local kind, span, step, max = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local stored = redis.call('HMGET', key, 'used', 'level', 'since', 'held', 'kind', 'span', 'step', 'max')
+  local stored = redis.call('HMGET', key, 'used', 'level', 'since', 'held', 'kind', 'span', 'step', 'max', 'unit')
   local same = stored[5] == kind and stored[6] == span and (kind ~= 'sliding' or stored[7] == step)
-  if stored[5] and not same then
-    if adopts then
-      kind, span, step, max = stored[5], stored[6], stored[7], stored[8]
-    else
-      redis.call('DEL', key, key .. ':log', key .. ':held')
-      stored = {}
-    end
+  local changed = stored[5] and not same
+  if changed and adopts then
+    kind, span, step, max = stored[5], stored[6], stored[7], stored[8]
   end
   local meter = { key = key, kind = kind, span = tonumber(span) or span, unit = ARGV[at + 4] }
   meter.step, meter.max = tonumber(step), tonumber(max)
+  if changed and not adopts then stored = carry(meter, stored) end
   meter.used, meter.level = tonumber(stored[1]) or 0, tonumber(stored[2])
   meter.since, meter.held = tonumber(stored[3]), tonumber(stored[4]) or 0
   meter.described = stored[8] == max and stored[7] == step
   load[meter.kind](meter)
   if meter.held > 0 then expire(meter) end
+  if changed and not adopts then
+    save(meter, tonumber(ARGV[2]))
+    meter.described = true
+  end
   return meter
 end
 
@@ -189,7 +206,7 @@ local function wait(meter, need)
 end
 
 -- Writes a meter. It lives until it equals a new one and none of its reservations can be left.
-local function save(meter, lifetime)
+function save(meter, lifetime)
   local life = math.min(resets(meter), LONGEST) + lifetime + 1000
   redis.call('HSET', meter.key, 'used', meter.used, 'level', meter.left, 'since', meter.since or 0, 'held', meter.held)
   if not meter.described then
