@@ -91,7 +91,7 @@ function believable(headers: Exchange['headers'], route: Route | undefined): Exc
 function cost({ usage, upstreamModel, facts }: RequestRecord, { config }: Snapshot): number | undefined {
   const price = priceOf(config, [upstreamModel, facts.model]);
   if (price === undefined || usage === undefined) return undefined;
-  const cached = price.cachedInput === undefined ? 0 : (usage.cachedInputTokens ?? 0);
+  const cached = price.cachedInput === undefined ? 0 : Math.min(usage.cachedInputTokens ?? 0, usage.inputTokens);
   const input = (usage.inputTokens - cached) * price.input + cached * (price.cachedInput ?? 0);
   return (input + usage.outputTokens * price.output) / 1_000_000;
 }

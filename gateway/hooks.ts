@@ -128,6 +128,7 @@ function judge(question: Question, answer: unknown): Judgement {
   else record.asked(mount, hook, kind, ms, { code, findings, decisionId });
   // A reservation is settled also where it is not obeyed, or the shadow's counts would drift.
   if (hook === 'limit' && 'allow' in verdict) keepGrant(mount, verdict.allow, record);
+  if (hook === 'recall' && 'allow' in verdict) record.repeatable?.claims.set(mount, verdict.allow.grant);
   return mount.policy.shadow ? undefined : verdict;
 }
 
@@ -338,7 +339,6 @@ export async function recall(
     if (verdict === undefined) continue;
     if ('reject' in verdict) throw refusal(mount, verdict.reject, 'conflict');
     if ('respond' in verdict) return verdict.respond;
-    if ('allow' in verdict) record.repeatable?.claims.set(mount, verdict.allow.grant);
   }
   return undefined;
 }

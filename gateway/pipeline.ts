@@ -88,7 +88,8 @@ async function identify(life: Life): Promise<void> {
   record.facts.identity = known.identity;
   // What is in shadow is never obeyed, so it does not make strangers of anybody either.
   const isAsked = route.hooks.authenticate!.some(
-    ({ connection, policy }) => !policy.shadow && (policy.hooks ?? connection.description?.hooks)?.includes('authenticate'),
+    ({ connection, policy }) =>
+      !policy.shadow && (policy.hooks ?? connection.description?.hooks)?.includes('authenticate'),
   );
   if (known.identity !== undefined || route.config.identity === 'optional' || !isAsked) return;
   throw stranger(life, known);

@@ -132,6 +132,19 @@ test.each(['', ' ', 'x'.repeat(256), 'a b', 'ä'])('the key %j is refused', asyn
   expect(await errorOf(response)).toMatchObject({ status: 400, param: 'idempotency-key' });
 });
 
+test('one in shadow answers nothing, and its claims are given back all the same', async () => {
+  await using on = await rig({}, { shadow: true });
+  on.upstream.always(says('Fresh'));
+  for (let i = 1; i <= 2; i += 1) {
+    const response = await ask(on.gateway, undefined, { headers });
+    expect(response.header('idempotent-replayed')).toBeUndefined();
+    await response.text();
+    await soon(() => on.told.length).toBe(1);
+  }
+  expect(on.upstream.requests).toHaveLength(2);
+  expect(on.told[0]).toMatchObject({ grant: 'claim-1', outcome: 'answered' });
+});
+
 test('a plugin that fails is a fault: nothing is sent twice by accident', async () => {
   await using on = await rig({ recall: () => Promise.reject(new Error('away')) });
   expect(await errorOf(await ask(on.gateway, undefined, { headers }))).toMatchObject({ status: 503 });
