@@ -32,12 +32,17 @@ interface Value {
   [kind: string]: unknown;
 }
 
-const PROTO = fileURLToPath(new URL('./ext-authz.proto', import.meta.url));
+const PROTO = fileURLToPath(new URL('../../proto', import.meta.url));
 const { OK, PERMISSION_DENIED, UNKNOWN } = grpc.status;
 
 /** Serves at a free port of 127.0.0.1, or at `address`. `query` is the decision's path, as in `data.authz`. */
 export async function startOpaEnvoy(opa: string, query = 'authz', address = '127.0.0.1:0'): Promise<OpaEnvoy> {
-  const definition = loadSync(PROTO, { longs: String, enums: String, oneofs: true });
+  const definition = loadSync('envoy/service/auth/v3/external_auth.proto', {
+    includeDirs: [PROTO],
+    longs: String,
+    enums: String,
+    oneofs: true,
+  });
   const server = new grpc.Server();
   server.addService(definition['envoy.service.auth.v3.Authorization'] as grpc.ServiceDefinition, {
     check: (call: grpc.ServerUnaryCall<Check, Json>, reply: grpc.sendUnaryData<Json>) => {
