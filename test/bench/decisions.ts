@@ -211,14 +211,25 @@ async function run(one: Case, way: string, seconds: number, folder: string): Pro
   }
 }
 
+const HEAD = ['question', 'way', 'gateway’s CPU µs', 'plugin’s CPU µs', 'p50 µs', 'asked'];
+/** The first of the columns that hold figures. */
+const FIGURES = 2;
+
+/** Markdown as the formatter writes it. */
 function table(all: Figures[]): string {
-  const rows = all.map(
-    ({ title, way, gateway, plugin, p50: waited, asked }) =>
-      `| ${title} | ${way} | ${gateway.toFixed(1)} | ${plugin?.toFixed(1) ?? ''} | ${(waited * 1000).toFixed(0)} | ${asked} |`,
-  );
-  const head =
-    '| question | way | gateway’s CPU µs | plugin’s CPU µs | p50 µs | asked |\n| --- | --- | --: | --: | --: | --: |';
-  return `${head}\n${rows.join('\n')}\n`;
+  const rows = all.map(({ title, way, gateway, plugin, p50: waited, asked }) => [
+    title,
+    way,
+    gateway.toFixed(1),
+    plugin?.toFixed(1) ?? '',
+    (waited * 1000).toFixed(0),
+    String(asked),
+  ]);
+  const widths = HEAD.map((head, i) => Math.max(head.length, ...rows.map((row) => row[i]!.length)));
+  const line = (cells: string[]) =>
+    `| ${cells.map((cell, i) => (i < FIGURES ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' | ')} |`;
+  const rule = widths.map((width, i) => (i < FIGURES ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`));
+  return [line(HEAD), line(rule), ...rows.map(line)].join('\n');
 }
 
 async function main(): Promise<void> {
@@ -238,7 +249,7 @@ async function main(): Promise<void> {
   }
   const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores, ${platform()} ${release()} ${arch()}, Node.js ${process.version}`;
   const date = new Date().toISOString().slice(0, 16).replace('T', ' ');
-  const text = `# Who asks, and may they\n\n${date} UTC · ${machine}\n\n${AT_ONCE} questions under way for the CPU, one at a time for p50. The plugin’s CPU over gRPC is that of its own process.\n\n${table(all)}`;
+  const text = `# Who asks, and may they\n\n${date} UTC · ${machine}\n\n${AT_ONCE} questions under way for the CPU, one at a time for p50. The plugin’s CPU over gRPC is that of its own process.\n\n${table(all)}\n`;
   writeFileSync(values.out ?? join(HERE, 'results/decisions.md'), text);
   process.stdout.write(`${text}\n`);
   process.exit(0);
