@@ -14,3 +14,12 @@ export function parseConfig<Schema extends z.ZodType>(schema: Schema, config: un
     }),
   );
 }
+
+const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
+
+/** Milliseconds of `500ms`, `1.5s`, `1m`, `2h`, `1d`; NaN for any other text. Which of them a setting takes is its own to say. */
+export function durationMs(text: string): number {
+  const [, number, unit] = DURATION.exec(text) ?? [];
+  return Number(number) * UNIT_MS[unit as keyof typeof UNIT_MS];
+}

@@ -1,7 +1,7 @@
 /** The config of api-key-auth: which keys are known, whose they are, and where clients put them. */
 import { z } from 'zod';
-import { parseConfig } from '../../proto/config.ts';
-import { DURATION, durationMs } from './duration.ts';
+import { durationMs, parseConfig } from '../../proto/config.ts';
+import { DURATION } from './duration.ts';
 import { budget, models } from './grants.ts';
 
 /** What a key is made of: visible ASCII without the comma, because a comma in a header value joins two of them. */

@@ -1,6 +1,7 @@
 /** What a key may do: the models it may use, and the budget that it was given. */
 import { z } from 'zod';
-import { DURATION, durationMs } from './duration.ts';
+import { durationMs } from '../../proto/config.ts';
+import { DURATION } from './duration.ts';
 
 /** Text without control characters: it is shown in terminals and sent in headers. */
 export const text = z

@@ -2,7 +2,8 @@
 import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
-import { DURATION, durationMs } from './duration.ts';
+import { durationMs } from '../../proto/config.ts';
+import { DURATION } from './duration.ts';
 import { budget, models, text } from './grants.ts';
 import { DEFAULT_PREFIX, digestOf, idOf, newKey, startOf } from './key.ts';
 import { type KeyRecord, stateOf } from './record.ts';

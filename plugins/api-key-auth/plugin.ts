@@ -4,6 +4,7 @@
  */
 import { timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
+import { durationMs } from '../../proto/config.ts';
 import {
   type AllowOrReject,
   type AuthenticateInput,
@@ -16,7 +17,6 @@ import {
   type PluginFactory,
 } from '../../proto/contract.ts';
 import { CONFIG, type Config, type KeyEntry, readConfig } from './config.ts';
-import { durationMs } from './duration.ts';
 import { KeyFault } from './faults.ts';
 import { type KeyClaim, mayUse } from './grants.ts';
 import { digestOf, idOf, isMistyped } from './key.ts';

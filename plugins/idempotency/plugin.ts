@@ -1,6 +1,7 @@
 /** idempotency: a request that is sent again with the same key gets the first one's answer, whichever replica it reaches. */
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
+import { durationMs } from '../../proto/config.ts';
 import {
   type AllowOrReject,
   type CallOptions,
@@ -14,7 +15,6 @@ import {
   type RequestFacts,
   type Respond,
 } from '../../proto/contract.ts';
-import { durationMs } from '../quota/fields.ts';
 import { labelled } from '../quota/keys.ts';
 import { seconds, tryAgain } from '../quota/words.ts';
 import { type RedisLink, RedisLost } from '../redis/link.ts';

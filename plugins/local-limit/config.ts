@@ -1,8 +1,8 @@
 /** The config of local-limit, and the limits that it compiles to. */
 import { z } from 'zod';
-import { parseConfig } from '../../proto/config.ts';
+import { durationMs, parseConfig } from '../../proto/config.ts';
 import type { Rate } from '../quota/bucket.ts';
-import { count, duration, durationMs, limitName, partsProblem, refusal, scope, scopeOf } from '../quota/fields.ts';
+import { count, duration, limitName, partsProblem, refusal, scope, scopeOf } from '../quota/fields.ts';
 import type { Scope } from '../quota/keys.ts';
 import { policyOf } from './words.ts';
 

@@ -1,9 +1,8 @@
 /** The config of oidc-auth: which issuers are believed, what their tokens must say, and how people and servers log in and out. */
 import { z } from 'zod';
-import { parseConfig } from '../../proto/config.ts';
+import { durationMs, parseConfig } from '../../proto/config.ts';
 import { isLoopback } from './outgoing.ts';
 
-const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
 
 /** Asymmetric algorithms alone: a shared secret (HS…) cannot tell the issuer from whoever verifies. */
@@ -28,12 +27,7 @@ const texts = z.union([text.transform((one) => [one]), z.array(text).min(1)], {
 const duration = z
   .string()
   .regex(DURATION, 'Write a number and its unit, such as 500ms, 30s, 5m, 12h or 1d.')
-  .transform(milliseconds);
-
-function milliseconds(written: string): number {
-  const [, number, unit] = DURATION.exec(written) ?? [];
-  return Number(number) * UNIT_MS[unit as keyof typeof UNIT_MS];
-}
+  .transform(durationMs);
 
 const url = z
   .string()

@@ -1,8 +1,7 @@
 /** The config of opa-authz: where OPA is, which decision is asked for, and what it is told. */
 import { z } from 'zod';
-import { parseConfig } from '../../proto/config.ts';
+import { durationMs, parseConfig } from '../../proto/config.ts';
 
-const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/;
 const UNIT_BYTES = { B: 1, KiB: 1024, MiB: 1024 ** 2 };
 const SIZE = /^(\d+)(B|KiB|MiB)$/;
@@ -20,7 +19,7 @@ const count = z.int().min(1);
 const duration = z
   .string()
   .regex(DURATION, 'Write a number and its unit, such as 500ms, 10s, 1m or 2h.')
-  .transform(milliseconds);
+  .transform(durationMs);
 
 const tls = z.strictObject({
   ca: text.optional().describe('Who may have signed OPA’s certificate: a PEM text or the path of one.'),
@@ -80,11 +79,6 @@ export type Config = z.infer<typeof CONFIG>;
 function isPlain(written: string): boolean {
   const url = URL.parse(written);
   return url === null || (url.username + url.password + url.search + url.hash === '' && !/[?#]/.test(written));
-}
-
-function milliseconds(written: string): number {
-  const [, number, unit] = DURATION.exec(written) ?? [];
-  return Number(number) * UNIT_MS[unit as keyof typeof UNIT_MS];
 }
 
 function bytes(written: string): number {

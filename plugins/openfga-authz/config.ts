@@ -1,9 +1,8 @@
 /** The config of openfga-authz: where OpenFGA is, and how an identity and a resource are written in its model. */
 import { z } from 'zod';
-import { parseConfig } from '../../proto/config.ts';
+import { durationMs, parseConfig } from '../../proto/config.ts';
 import type { Resource } from '../../proto/contract.ts';
 
-const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/;
 /** A timer that is set for longer goes off at once. */
 const MAX_TIMER_MS = 2_147_483_647;
@@ -28,8 +27,8 @@ const count = z.int().min(1);
 const duration = z
   .string()
   .regex(DURATION, 'Write a number and its unit, such as 500ms, 10s, 1m or 2h.')
-  .refine((value) => !DURATION.test(value) || milliseconds(value) <= MAX_TIMER_MS, 'This is longer than 24 days.')
-  .transform(milliseconds);
+  .refine((value) => !DURATION.test(value) || durationMs(value) <= MAX_TIMER_MS, 'This is longer than 24 days.')
+  .transform(durationMs);
 const span = duration.refine((value) => value > 0, 'It must be longer than nothing.');
 const url = z.url({ protocol: /^https?$/, error: 'Write a URL such as http://openfga:8080.' });
 
@@ -199,11 +198,6 @@ function isClaim(field: string): boolean {
 
 function fieldProblem(known: readonly string[]): string {
   return `The identity has ${known.join(', ')} and claims.NAME.`;
-}
-
-function milliseconds(written: string): number {
-  const [, number, unit] = DURATION.exec(written) ?? [];
-  return Number(number) * UNIT_MS[unit as keyof typeof UNIT_MS];
 }
 
 /** Checks a config. @throws ConfigProblem with every problem and its place; none repeats a credential. */

@@ -1,7 +1,7 @@
 /** Settings that every plugin with limits has, under the same names. */
 import { z } from 'zod';
+import { durationMs } from '../../proto/config.ts';
 
-const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
 
 /** Such as `500ms`, `100s`, `1m`, `2h`, `1d`; {@link durationMs} reads it. */
@@ -9,12 +9,6 @@ export const duration = z
   .string()
   .regex(DURATION, 'Write a number and its unit, such as 500ms, 100s, 1m, 2h or 1d.')
   .refine((text) => durationMs(text) !== 0, 'The interval must be longer than nothing.');
-
-/** Milliseconds of a {@link duration}. */
-export function durationMs(text: string): number {
-  const [, number, unit] = DURATION.exec(text) ?? [];
-  return Number(number) * UNIT_MS[unit as keyof typeof UNIT_MS];
-}
 
 export const count = z.int().min(1).max(Number.MAX_SAFE_INTEGER);
 const names = z.array(z.string().min(1)).min(1);

@@ -1,6 +1,7 @@
 /** The command line for what has been used: show and reset the counts of limits and budgets in Redis. */
 import { parseArgs } from 'node:util';
-import { duration, durationMs } from '../quota/fields.ts';
+import { durationMs } from '../../proto/config.ts';
+import { duration } from '../quota/fields.ts';
 import { inWords } from '../quota/words.ts';
 import { RedisLink } from '../redis/link.ts';
 import { Engine, type Meter, SCRIPTS } from './engine.ts';

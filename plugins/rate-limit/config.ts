@@ -1,7 +1,7 @@
 /** The config of rate-limit, and the limits that it compiles to. */
 import { z } from 'zod';
-import { parseConfig } from '../../proto/config.ts';
-import { count, duration, durationMs, limitName, partsProblem, refusal, scope, scopeOf } from '../quota/fields.ts';
+import { durationMs, parseConfig } from '../../proto/config.ts';
+import { count, duration, limitName, partsProblem, refusal, scope, scopeOf } from '../quota/fields.ts';
 import type { Part, Scope } from '../quota/keys.ts';
 import { connection } from '../redis/settings.ts';
 import type { Meter } from './engine.ts';

@@ -5,9 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { type Document, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
-import { parseConfig } from '../../proto/config.ts';
+import { durationMs, parseConfig } from '../../proto/config.ts';
 import { ConfigProblem } from '../../proto/contract.ts';
-import { durationMs } from '../quota/fields.ts';
 import { connection } from '../redis/settings.ts';
 
 /** Names, and lengths in seconds, by the numbers of `RateLimitResponse.RateLimit.Unit`. Windows begin with 1970. */

@@ -1,5 +1,6 @@
 /** rate-limit: requests, tokens, money and open answers, counted in Redis for all replicas together. */
 import { z } from 'zod';
+import { durationMs } from '../../proto/config.ts';
 import {
   type Allow,
   type AllowOrReject,
@@ -14,7 +15,6 @@ import {
   type RenewInput,
   type RequestFacts,
 } from '../../proto/contract.ts';
-import { durationMs } from '../quota/fields.ts';
 import { apiKeyOf, keysOf } from '../quota/keys.ts';
 import { retryHeaders } from '../quota/words.ts';
 import { type RedisLink, RedisLost } from '../redis/link.ts';

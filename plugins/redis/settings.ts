@@ -1,6 +1,7 @@
 /** Settings of the connection, for every plugin that stands on Redis. */
 import { z } from 'zod';
-import { count, duration, durationMs } from '../quota/fields.ts';
+import { durationMs } from '../../proto/config.ts';
+import { count, duration } from '../quota/fields.ts';
 import { type LinkOptions, RedisLink, type Script } from './link.ts';
 
 /** A Redis by its URL; several are tried in turn until one is a primary. */
