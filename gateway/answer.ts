@@ -12,10 +12,14 @@ const STREAM_HEADERS = ['cache-control', 'no-cache, no-transform', 'x-accel-buff
 const SHOWN = ['x-simulated', ...SHOWN_HEADERS];
 
 /** The head of a provider's answer as the client gets it: names and values alternate. */
-export function replyHead(life: Life, reply: UpstreamReply, isStream: boolean): string[] {
+export function replyHead(
+  life: Life,
+  { reply, leftOut }: { reply: UpstreamReply; leftOut: string[] },
+  isStream: boolean,
+): string[] {
   const { record } = life;
   const own = reply.headers['content-type'];
-  const type = isStream && typeof own === 'string' ? own : isStream ? 'text/event-stream' : 'application/json';
+  const type = isStream ? (typeof own === 'string' ? own : 'text/event-stream') : 'application/json';
   const head = ['content-type', type, 'x-request-id', record.facts.id];
   if (isStream) head.push(...STREAM_HEADERS);
   // What else a provider says of its answer concerns the gateway: its own limits, account, cookies and connection.
@@ -23,17 +27,24 @@ export function replyHead(life: Life, reply: UpstreamReply, isStream: boolean): 
     const value = reply.headers[name];
     if (typeof value === 'string') head.push(name, value);
   }
+  if (leftOut.length > 0) head.push('x-wardgate-left-out', told(leftOut));
   return withOwn(head, life);
 }
 
-/** Answers with JSON of the gateway's own. */
-export function answerJson(life: Life, body: string): void {
+/** The longest list of fields that a header tells, in characters. */
+const MAX_TOLD = 1_024;
+
+/** Names of fields are the client's own, so they may hold anything. */
+function told(fields: string[]): string {
+  const line = fields.map((field) => field.replace(/[^\x21-\x2b\x2d-\x7e]/g, '?')).join(', ');
+  return line.length > MAX_TOLD ? `${line.slice(0, MAX_TOLD)}...` : line;
+}
+
+/** Answers with JSON of the gateway's own. `extra` are headers: names and values alternate. */
+export function answerJson(life: Life, body: string, extra: string[] = []): void {
+  const head = ['content-type', 'application/json', 'x-request-id', life.record.facts.id, ...extra];
   life.record.status = 200;
-  life.exchange.reply(
-    200,
-    withOwn(['content-type', 'application/json', 'x-request-id', life.record.facts.id], life),
-    body,
-  );
+  life.exchange.reply(200, withOwn(head, life), body);
 }
 
 /** Adds what plugins, the trace and CORS want on every answer. */

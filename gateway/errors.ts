@@ -7,6 +7,7 @@ export const ERRORS = {
   // The client's request
   invalid_request: { status: 400, type: 'invalid_request_error' },
   invalid_json: { status: 400, type: 'invalid_request_error' },
+  unsupported_field: { status: 400, type: 'invalid_request_error' },
   missing_model: { status: 400, type: 'invalid_request_error' },
   unsupported_media_type: { status: 415, type: 'invalid_request_error' },
   body_too_large: { status: 413, type: 'invalid_request_error' },
@@ -78,7 +79,18 @@ export interface ErrorDetails {
   body?: string | Buffer;
   contentType?: string;
   param?: string;
+  /** The provider's own status, for what decides where to go on. */
+  upstreamStatus?: number;
+  /** How long the provider wants to be left alone, in milliseconds. */
+  retryAfterMs?: number;
 }
+
+/** Codes by which all providers' refusals of this kind are known. */
+const FALLBACKS: Readonly<Record<string, 'contextWindow' | 'contentPolicy' | undefined>> = {
+  context_length_exceeded: 'contextWindow',
+  content_filter: 'contentPolicy',
+  content_policy_violation: 'contentPolicy',
+};
 
 /** An error with an answer for the client. */
 export class GatewayError extends Error {
@@ -94,6 +106,21 @@ export class GatewayError extends Error {
 
   get status(): number {
     return this.details.status ?? ERRORS[this.code].status;
+  }
+
+  /** How long the provider wants to be left alone, in milliseconds. */
+  get retryAfterMs(): number | undefined {
+    return this.details.retryAfterMs;
+  }
+
+  /** The provider's own status, where it answered at all. */
+  get upstreamStatus(): number | undefined {
+    return this.details.upstreamStatus;
+  }
+
+  /** What a refused request was too much of, where other models may take it. */
+  get fallback(): 'contextWindow' | 'contentPolicy' | undefined {
+    return FALLBACKS[this.details.publicCode ?? ''];
   }
 
   /** What the client is told. */

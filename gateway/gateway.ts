@@ -16,6 +16,8 @@ export class Gateway {
   readonly upstream: Upstream;
   readonly metrics: Metrics;
   readonly log: Log;
+  /** Providers and models that take no beginning of an answer to go on from. */
+  readonly noPrefill = new Set<string>();
   private readonly access: AccessLog;
   private readonly people = new People();
 
@@ -119,6 +121,7 @@ function accessLine(record: RequestRecord, durationMs: number): object {
     model: facts.model,
     upstreamModel: record.upstreamModel,
     provider: facts.provider,
+    attempts: record.attempts > 1 ? record.attempts : undefined,
     subject: facts.identity?.subject,
     username: facts.identity?.username,
     tenant: facts.identity?.tenant,

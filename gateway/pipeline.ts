@@ -8,27 +8,30 @@
  */
 import type { ObserveInput, Segment } from '../proto/contract.ts';
 import { answerJson, replyHead, withOwn } from './answer.ts';
+import { outputLimit, type StreamedAnswer, type WholeAnswer, wantedTokens } from './attempt.ts';
 import { answerCors } from './cors.ts';
-import type { Json, ModelRequest } from './dialects/dialect.ts';
-import { chatDialect, DEFAULT_DIALECT } from './dialects/registry.ts';
+import type { ChatDialect, Dialect, Json, ModelRequest, PathFacts } from './dialects/dialect.ts';
+import { DEFAULT_DIALECT, findCall, findListing, type Listing } from './dialects/registry.ts';
 import { serveEndpoint } from './endpoint.ts';
 import { asGatewayError, GatewayError, isRejection } from './errors.ts';
+import { estimateTokens } from './hub/estimate.ts';
 import type { Exchange } from './exchange.ts';
 import { type Gateway, priceOf } from './gateway.ts';
 import * as hooks from './hooks.ts';
 import { answerAgain, keepAnswer } from './idempotency.ts';
-import { isJsonObject, parseJson, readJson, serialise, structureOf } from './json.ts';
+import { parseJson, readJson, serialise, structureOf } from './json.ts';
 import type { Life } from './life.ts';
 import { describeModel, listModels } from './models.ts';
+import { passThrough } from './passthrough.ts';
 import type { Model, Route, Snapshot } from './snapshot.ts';
 import { Guarded } from './stream/guarded.ts';
 import { PassThrough } from './stream/pass-through.ts';
 import type { RelayContext } from './stream/relay.ts';
 import { Restorer } from './stream/restore.ts';
-import { callTargets, outputLimit, wantedTokens } from './targets.ts';
+import { callTargets } from './targets.ts';
 import { type RequestRecord, reasonOf } from './telemetry/record.ts';
 import { ToolCalls } from './tool-calls.ts';
-import { GONE, type UpstreamReply } from './upstream.ts';
+import { GONE } from './upstream.ts';
 
 /** Serves one request. Never rejects. */
 export async function serve(exchange: Exchange, gateway: Gateway): Promise<void> {
@@ -38,15 +41,20 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
   snapshot.enter();
   gateway.metrics.openRequests.value += 1;
   exchange.onGone(() => record.abandon());
+  // Errors before the path is known have a shape too.
+  let dialect: Dialect = DEFAULT_DIALECT;
   try {
     const owner = snapshot.endpoint(exchange.path);
     if (owner !== undefined) return await serveEndpoint({ exchange, record, route, snapshot }, owner);
     if (route === undefined) throw new GatewayError('not_found', 'There is nothing at this path.');
     const path = route.prefix === '/' ? exchange.path : exchange.path.slice(route.prefix.length) || '/';
-    await live({ gateway, snapshot, route, path, exchange, record, dialect: chatDialect(path) ?? DEFAULT_DIALECT });
+    const call = findCall(path, exchange.query);
+    const listing = call === undefined ? findListing(path, exchange.headers) : undefined;
+    dialect = call?.dialect ?? listing?.dialect ?? DEFAULT_DIALECT;
+    await live({ gateway, snapshot, route, path, exchange, record, dialect }, call?.path, listing);
   } catch (error) {
     if (error === GONE || exchange.gone) record.outcome = 'aborted';
-    else refuseSafely({ exchange, record, route, snapshot }, asGatewayError(error), gateway);
+    else refuseSafely({ exchange, record, route, snapshot, dialect }, asGatewayError(error), gateway);
   } finally {
     gateway.metrics.openRequests.value -= 1;
     const observed = settled({ record, route, gateway, snapshot });
@@ -55,21 +63,22 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
   }
 }
 
-async function live(life: Life): Promise<void> {
+async function live(life: Life, call: PathFacts | undefined, listing: Listing | undefined): Promise<void> {
   const { exchange, route, record, path } = life;
   if (exchange.method === 'OPTIONS') return answerCors(exchange, route, record);
 
   // 1. Who is this? On headers alone: a stranger cannot make us read a body or learn which models exist.
   if (route.hooks.authenticate !== null) await identify(life);
 
-  if (chatDialect(path) !== undefined) return only('POST', life, chat);
-  if (path === '/v1/models' || path === '/models') return only('GET', life, listModels);
+  if (call !== undefined) return only('POST', life, () => ask(life, call));
+  if (listing !== undefined) {
+    return only('GET', life, () => (listing.id === undefined ? listModels(life) : describeModel(life, listing.id)));
+  }
   if (path === '/health') return only('GET', life, health);
-  const id = /^(?:\/v1)?\/models\/(.+)$/.exec(path)?.[1];
-  if (id !== undefined) return only('GET', life, () => describeModel(life, id));
+  if (route.passthrough !== undefined) return passThrough(life, route.passthrough);
   throw new GatewayError(
     'not_found',
-    'There is nothing at this path. Chat is at /v1/chat/completions, the models at /v1/models.',
+    'There is nothing at this path. Chat is at /v1/chat/completions, /v1/responses, /v1/messages and /v1beta/models/…, the models at /v1/models.',
   );
 }
 
@@ -112,13 +121,13 @@ function stranger({ exchange }: Life, { challenges, login }: hooks.Acquaintance)
   );
 }
 
-async function chat(life: Life): Promise<void> {
+async function ask(life: Life, path: PathFacts): Promise<void> {
   const { exchange, snapshot, route, record, dialect } = life;
 
   // 2. The body, read once.
   const bytes = await readBody(life);
   const read = readJson(bytes, snapshot.config.limits);
-  const request = dialect.readRequest(read.body);
+  const request = dialect.readRequest(read.body, path);
 
   // 3. Model → targets.
   const model = findModel(route, request, record);
@@ -145,20 +154,26 @@ async function chat(life: Life): Promise<void> {
     guarded !== undefined && guarded.placeholders.length > 0 ? new Restorer(guarded.placeholders) : undefined;
 
   // 7. The provider.  8. Is this fit to show?
+  if (dialect.operation === 'count' && !model.targets.some(({ provider }) => provider.endpoints.count?.length)) {
+    return answerJson(life, await estimateTokens(dialect, request, guarded?.rewritten), [
+      'x-wardgate-estimated',
+      'true',
+    ]);
+  }
   const paidTokens = record.outputTokens;
   record.isOutputLimited = outputLimit(request, paidTokens) !== undefined;
-  const reply = await callTargets(life, model, { request, read, bytes, rewritten: guarded?.rewritten, paidTokens });
-  const isStream = String(reply.headers['content-type'] ?? '').startsWith('text/event-stream');
-  if (isStream && !request.stream) {
-    reply.abort();
-    throw new GatewayError(
-      'upstream_bad_answer',
-      'The provider streamed an answer that was not to be streamed. Try again.',
-    );
-  }
-  if (isStream) await relay(life, reply, request, restorer);
-  else await answerWhole(life, reply, restorer);
+  const isRead = isAnswerRead(life, restorer);
+  const outgoing = { request, read, bytes, rewritten: guarded?.rewritten, paidTokens, isRead };
+  const answer = await callTargets(life, model, outgoing);
+  if (answer.kind === 'whole') await answerWhole(life, answer, restorer);
+  else await relay(life, answer, request, restorer);
   if (exchange.gone) record.outcome = 'aborted';
+}
+
+/** Whether anybody looks into the answer: a guard, an authorizer of tools, a mask to be undone, a grant to be kept. */
+function isAnswerRead({ route, record }: Life, restorer: Restorer | undefined): boolean {
+  const { response, authorize } = route.hooks;
+  return response !== null || authorize['tool.call'] !== null || restorer !== undefined || record.isOutputLimited;
 }
 
 async function readBody({ exchange, snapshot }: Life): Promise<Buffer> {
@@ -209,27 +224,23 @@ async function authorize({ route, record }: Life, model: Model, body: Buffer): P
 
 // --- A whole answer -----------------------------------------------------------------------------------------------
 
-async function answerWhole(life: Life, reply: UpstreamReply, restorer: Restorer | undefined): Promise<void> {
-  const { exchange, snapshot, route, record, dialect } = life;
-  const bytes = await reply.collect(snapshot.config.limits.reply);
+async function answerWhole(life: Life, answer: WholeAnswer, restorer: Restorer | undefined): Promise<void> {
+  const { exchange, route, record, dialect } = life;
+  const { reply, bytes, body, facts } = answer;
   const { 'tool.call': toolAuthorizers } = route.hooks.authorize;
-  const isGuarded = route.hooks.response !== null || toolAuthorizers !== null || restorer !== undefined;
-  const isRead = isGuarded || record.isOutputLimited;
-  const skimmed = isRead ? undefined : dialect.skimReply(bytes.toString('latin1'));
-  const body = skimmed === undefined ? parseJson(bytes) : undefined;
-  if (skimmed === undefined && !isJsonObject(body)) {
-    throw new GatewayError('upstream_bad_answer', 'The provider’s answer is not what was asked for. Try again.');
+  record.usage = facts.usage;
+  record.upstreamModel = facts.model;
+  if (facts.usage === undefined)
+    record.answerChars = charsOf(dialect.replySegments(body ?? (parseJson(bytes) as Json)));
+  let out: Buffer | string = bytes;
+  if (body !== undefined && isAnswerRead(life, restorer)) {
+    if (toolAuthorizers !== null) await new ToolCalls(toolAuthorizers, record).permit(dialect.replyTools(body));
+    out = await guardWhole(life, body, bytes, restorer);
   }
-  const { usage, model } = skimmed ?? dialect.replyFacts(body as Json);
-  record.usage = usage;
-  record.upstreamModel = model;
-  if (usage === undefined) record.answerChars = charsOf(dialect.replySegments(body as Json));
-  if (toolAuthorizers !== null) await new ToolCalls(toolAuthorizers, record).permit(dialect.replyTools(body as Json));
-  const out = isRead ? await guardWhole(life, body as Json, bytes, restorer) : bytes;
   if (exchange.gone) return;
   record.status = reply.status;
   keepAnswer(record, reply.status, out);
-  exchange.reply(reply.status, replyHead(life, reply, false), out);
+  exchange.reply(reply.status, replyHead(life, answer, false), out);
 }
 
 function charsOf(segments: Segment[]): number {
@@ -267,21 +278,21 @@ async function guardWhole(
 
 async function relay(
   life: Life,
-  reply: UpstreamReply,
+  answer: StreamedAnswer,
   request: ModelRequest,
   restorer: Restorer | undefined,
 ): Promise<void> {
-  const { exchange, gateway, route, record, dialect } = life;
+  const { exchange, gateway, route, record } = life;
   const context: RelayContext = {
     exchange,
-    reply,
-    dialect,
+    reply: answer.reply,
+    dialect: life.dialect as ChatDialect,
     record,
     wantsUsage: request.wantsUsage,
     choices: request.choices,
     open() {
       record.status = 200;
-      exchange.open(200, replyHead(life, reply, true));
+      exchange.open(200, replyHead(life, answer, true));
     },
   };
   const { 'tool.call': toolAuthorizers } = route.hooks.authorize;
@@ -294,6 +305,7 @@ async function relay(
     await (isRead ? new Guarded(context, guards) : new PassThrough(context)).start().ended;
   } finally {
     gateway.metrics.openStreams.value -= 1;
+    answer.ended?.();
   }
 }
 
@@ -310,11 +322,11 @@ function refuseSafely(refused: Refused, error: GatewayError, gateway: Gateway): 
 }
 
 /** Who is refused; the route is not always known by then. */
-type Refused = Pick<Life, 'exchange' | 'record' | 'snapshot'> & { route: Route | undefined };
+type Refused = Pick<Life, 'exchange' | 'record' | 'snapshot' | 'dialect'> & { route: Route | undefined };
 
 /** The one place where errors and rejections get their shape. */
 function refuse(refused: Refused, error: GatewayError): void {
-  const { exchange, record } = refused;
+  const { exchange, record, dialect } = refused;
   const { shape, details } = error;
   record.outcome = isRejection(error.code) ? 'rejected' : 'failed';
   record.code = shape.code;
@@ -331,7 +343,7 @@ function refuse(refused: Refused, error: GatewayError): void {
     headers.push(name, details.headers[name]!);
   }
   for (const cookie of details.cookies ?? []) headers.push('set-cookie', cookie);
-  exchange.reply(error.status, withOwn(headers, refused), details.body ?? DEFAULT_DIALECT.errorBody(shape));
+  exchange.reply(error.status, withOwn(headers, refused), details.body ?? dialect.errorBody(shape));
 }
 
 interface Ended {

@@ -1,147 +1,285 @@
-/** Step 7 of a request's life: what goes upstream, and to which of the model's targets. */
-import type { Dialect, Json, ModelRequest } from './dialects/dialect.ts';
+/**
+ * Step 7 of a request's life: which of the model's targets answer it. They are asked in the order of the model's
+ * strategy until one has begun to answer; what may be a provider's passing fault moves on to the next, what is the
+ * client's own mistake does not. A stream that breaks later is gone on with by the same rules.
+ */
+import { type Answer, type Attempt, attempt, type Join, type Outgoing, type StreamedAnswer } from './attempt.ts';
 import { asGatewayError, GatewayError } from './errors.ts';
-import { identityHeaders } from './identity.ts';
-import { parseJson, type ReadJson, serialise } from './json.ts';
 import type { Life } from './life.ts';
-import type { Provider } from './providers/provider.ts';
-import type { Model, Target } from './snapshot.ts';
-import type { RequestRecord } from './telemetry/record.ts';
+import type { StreamReader } from './providers/provider.ts';
+import {
+  type CompiledModel,
+  type Attempt as Next,
+  type Outcome,
+  type Plan,
+  plan,
+  type RoutedTarget,
+} from './routing/router.ts';
+import { HubStream, type Leg } from './stream/hub-stream.ts';
+import type { Said } from './stream/said.ts';
 import { GONE, type UpstreamReply } from './upstream.ts';
 
-/** A request as the guards left it. */
-export interface Outgoing {
-  request: ModelRequest;
-  read: ReadJson;
-  /** The client's own bytes. */
-  bytes: Buffer;
-  /** Texts that guards changed, by segment. */
-  rewritten: ReadonlyMap<string, string> | undefined;
-  /** The most answer tokens that the limits paid for. */
-  paidTokens: number | undefined;
+/** Asks the model's targets for an answer: whole, or a stream in the client's dialect that has begun to speak. */
+export async function callTargets(life: Life, model: CompiledModel, outgoing: Outgoing): Promise<Answer> {
+  const calls = new Calls(life, model, outgoing);
+  life.exchange.onGone(() => calls.abandon());
+  return calls.answer();
 }
 
-/** The most tokens that a client wants of all choices together; undefined when it bounds none. */
-export function wantedTokens({ maxOutputTokens, choices }: ModelRequest): number | undefined {
-  return maxOutputTokens === undefined ? undefined : Math.min(maxOutputTokens * choices, Number.MAX_SAFE_INTEGER);
+/** The tries that one request makes. */
+class Calls {
+  private readonly life: Life;
+  private readonly model: CompiledModel;
+  private readonly outgoing: Outgoing;
+  private readonly plan: Plan;
+  private readonly open = new Set<Attempt>();
+  private isAbandoned = false;
+  /** The target whose stream is being passed on, and since when. */
+  private current: RoutedTarget | undefined;
+  private startedAt = 0;
+
+  constructor(life: Life, model: CompiledModel, outgoing: Outgoing) {
+    this.life = life;
+    this.model = model;
+    this.outgoing = outgoing;
+    const { record } = life;
+    this.plan = plan(model, {
+      identity: record.facts.identity,
+      headers: record.headers,
+      promptTokens: record.estimatedInputTokens,
+      model: record.facts.model ?? model.id,
+      route: life.route.prefix,
+      streamed: outgoing.request.stream,
+    });
+  }
+
+  /** The client has gone, or the gateway gives up: nobody waits for any of them. */
+  abandon(): void {
+    this.isAbandoned = true;
+    for (const one of this.open) one.abort();
+  }
+
+  async answer(): Promise<Answer> {
+    const answer = await this.inTurn((next) => this.hedged(next));
+    return answer.kind === 'whole' ? answer : { ...answer, reply: this.stream(answer), ended: () => this.ended() };
+  }
+
+  /** A stream is over: what became of it is the last target's. */
+  private ended(): void {
+    const { outcome } = this.life.record;
+    const durationMs = performance.now() - this.startedAt;
+    if (outcome === 'failed') this.tell({ ok: false, code: 'stream_broken', durationMs });
+    else this.tell({ ok: outcome !== 'aborted', durationMs });
+  }
+
+  private tell(outcome: Outcome): void {
+    if (this.current !== undefined) this.plan.tell(this.current, outcome);
+  }
+
+  /** Tries one target after the other. Throws the failure that tells most when none answers. */
+  private async inTurn<T>(ask: (next: Next) => Promise<T>, broken?: GatewayError): Promise<T> {
+    let failure = broken;
+    let told: GatewayError | undefined;
+    for (let next = this.plan.next(failure); next !== undefined; next = this.plan.next(failure)) {
+      if (next.waitMs > 0) await this.wait(next.waitMs);
+      if (this.isAbandoned) throw GONE;
+      try {
+        return await ask(next);
+      } catch (error) {
+        if (error === GONE) throw error;
+        failure = asGatewayError(error);
+        // That one target cannot do what was asked says less than why another one, which can, did not.
+        if (told === undefined || failure.code !== 'unsupported_field') told = failure;
+      }
+    }
+    if (told === undefined) throw broken ?? new GatewayError('internal', 'The model has no target.');
+    throw this.plan.verdict(told);
+  }
+
+  private wait(ms: number): Promise<void> {
+    return new Promise((done, reject) => {
+      const timer = setTimeout(() => {
+        this.open.delete(waiting);
+        done();
+      }, ms);
+      const waiting: Attempt = {
+        answer: Promise.resolve() as never,
+        abort: () => {
+          clearTimeout(timer);
+          reject(GONE);
+        },
+      };
+      this.open.add(waiting);
+    });
+  }
+
+  /** Asks a target and, when it is slow and the model wants that, a second one beside it: the first to begin wins. */
+  private async hedged(next: Next): Promise<Answer> {
+    const first = this.start(next);
+    const { hedgeAfterMs } = this.plan;
+    if (hedgeAfterMs === undefined || !(await isLate(first.answer, hedgeAfterMs))) return first.answer;
+    const other = this.plan.hedge();
+    if (other === undefined) return first.answer;
+    const second = this.start(other);
+    const winner = await firstOf(first, second);
+    (winner === first ? second : first).abort();
+    return winner.answer;
+  }
+
+  /** Begins a try, and tells the plan what becomes of it. */
+  private start({ target }: Next, join?: Join): Attempt {
+    const { life } = this;
+    const startedAt = performance.now();
+    const begun = attempt(life, target, this.outgoing, join);
+    this.open.add(begun);
+    life.record.attempts += 1;
+    const answer = begun.answer.then(
+      (reply) => {
+        this.open.delete(begun);
+        this.begun(target, reply, startedAt);
+        return reply;
+      },
+      (error) => {
+        this.open.delete(begun);
+        throw this.failed(target, error, startedAt);
+      },
+    );
+    answer.catch(() => {});
+    return { answer, abort: () => begun.abort() };
+  }
+
+  private begun(target: RoutedTarget, answer: Answer, startedAt: number): void {
+    const durationMs = performance.now() - startedAt;
+    if (answer.kind === 'whole') this.plan.tell(target, { ok: true, durationMs });
+    else {
+      this.plan.began(target, durationMs);
+      this.open.add(asAttempt(answer.reply));
+    }
+    this.current = target;
+    this.startedAt = startedAt;
+    this.life.record.facts.provider = target.provider.name;
+  }
+
+  private failed(target: RoutedTarget, error: unknown, startedAt: number): unknown {
+    const durationMs = performance.now() - startedAt;
+    if (error === GONE) {
+      this.plan.tell(target, { ok: false, durationMs });
+      return error;
+    }
+    const failure = asGatewayError(error);
+    const { code, retryAfterMs } = failure;
+    this.plan.tell(target, { ok: false, code, retryAfterMs, durationMs });
+    this.life.record.facts.provider = target.provider.name;
+    this.life.gateway.metrics.upstreamErrors.cell({ provider: target.provider.name, reason: code }).value += 1;
+    return failure;
+  }
+
+  // --- Streams ---
+
+  /** The answer's stream in the client's dialect; its bytes as they are where nothing has to be done with them. */
+  private stream(answer: StreamedAnswer): UpstreamReply {
+    const { life, model, outgoing } = this;
+    const { dialect } = life;
+    const target = this.current!;
+    const canRescue = model.policy.rescue !== 'off' && outgoing.request.choices === 1;
+    const isPlain = answer.isNative && !canRescue && target.timeouts.stall === undefined;
+    if (dialect.operation !== 'chat' || isPlain) return answer.reply;
+    return new HubStream(this.leg(answer, target), {
+      dialect,
+      model: life.record.facts.model ?? '',
+      rescue: canRescue
+        ? { next: (said, failure) => this.goOn(said, failure), estimate: (said) => this.estimate(said) }
+        : undefined,
+      wantsJson: () => dialect.toHub(outgoing.request.body).format !== undefined,
+      maxSaid: life.snapshot.config.limits.reply,
+    });
+  }
+
+  private leg({ reply, endpoint, isNative }: StreamedAnswer, target: RoutedTarget, joins?: Join['mode']): Leg {
+    const reader: StreamReader = endpoint.openReader();
+    return {
+      reply,
+      reader,
+      passes: isNative,
+      joins,
+      stallMs: target.timeouts.stall,
+      onBroken: ({ code, retryAfterMs }) =>
+        this.plan.tell(target, { ok: false, code, retryAfterMs, durationMs: performance.now() - this.startedAt }),
+    };
+  }
+
+  /** Has another target go on where a stream broke. */
+  private async goOn(said: Said, failure: GatewayError): Promise<Leg> {
+    const { rescues } = this.life.gateway.metrics;
+    try {
+      const leg = await this.inTurn((next) => this.joined(next, said), failure);
+      rescues.cell({ outcome: leg.joins ?? 'replay' }).value += 1;
+      return leg;
+    } catch (error) {
+      rescues.cell({ outcome: 'failed' }).value += 1;
+      throw error;
+    }
+  }
+
+  private async joined(next: Next, said: Said): Promise<Leg> {
+    const mode = this.joinMode(next.target, said);
+    try {
+      const answer = await this.start(next, { said, mode }).answer;
+      if (answer.kind === 'stream') return this.leg(answer, next.target, mode);
+      throw new GatewayError('upstream_bad_answer', 'The provider did not stream its answer.');
+    } catch (error) {
+      if (mode === 'replay' || !isRefused(error)) throw error;
+      // This model takes no beginning of an answer: remembered, so that it is not asked for it again.
+      const { noPrefill } = this.life.gateway;
+      if (noPrefill.size < MAX_REMEMBERED) noPrefill.add(keyOf(next.target));
+      return this.joined(next, said);
+    }
+  }
+
+  private joinMode({ provider, model }: RoutedTarget, said: Said): Join['mode'] {
+    const { dialect, gateway } = this.life;
+    const own = provider.endpoints.chat.find((endpoint) => endpoint.dialect === dialect.name);
+    const { prefill } = own ?? provider.endpoints.chat[0]!;
+    const isPossible =
+      prefill !== 'no' && said.soFar.trim() !== '' && !gateway.noPrefill.has(keyOf({ provider, model }));
+    return isPossible && this.model.policy.rescue === 'continue' ? 'continue' : 'replay';
+  }
+
+  private estimate(said: Said) {
+    const { estimatedInputTokens } = this.life.record;
+    return { inputTokens: estimatedInputTokens, outputTokens: Math.ceil(said.length / 4), estimated: true };
+  }
 }
 
-/** The most tokens of one choice that the limits paid for, when the client wants more. */
-export function outputLimit(request: ModelRequest, paid: number | undefined): number | undefined {
-  if (paid === undefined) return undefined;
-  const most = Math.max(1, Math.floor(paid / request.choices));
-  return request.maxOutputTokens === undefined || most < request.maxOutputTokens ? most : undefined;
+/** How many models are remembered to take no prefix: clients may name the models of a pattern. */
+const MAX_REMEMBERED = 1_000;
+
+function keyOf({ provider, model }: Pick<RoutedTarget, 'provider' | 'model'>): string {
+  return `${provider.name} ${model ?? ''}`;
 }
 
-/**
- * What goes upstream: the client's own bytes where nothing has to change, so that unknown fields, their order and their
- * spelling survive.
- */
-function upstreamBody(
-  { request, read, bytes, rewritten, paidTokens }: Outgoing,
-  name: string | undefined,
-  { provider }: Target,
-  dialect: Dialect,
-): Buffer | string {
-  const asksUsage = request.stream && !request.wantsUsage && provider.streamUsage;
-  const renamed = name === request.model ? undefined : name;
-  const most = outputLimit(request, paidTokens);
-  const isRewritten = rewritten !== undefined && rewritten.size > 0;
-  if (!asksUsage && renamed === undefined && !isRewritten && most === undefined) return bytes;
-  const { body } = request;
-  const isPlain = renamed === undefined && !isRewritten && most === undefined;
-  if (isPlain && body.stream_options === undefined) return withUsageOption(bytes);
-  return serialise(read, bytes, (changed: Json) => {
-    if (isRewritten) dialect.writeSegments(changed, rewritten);
-    if (renamed !== undefined) changed.model = renamed;
-    if (most !== undefined) dialect.limitOutput(changed, most, provider.outputLimitField);
-    if (asksUsage) changed.stream_options = { ...(changed.stream_options as Json | undefined), include_usage: true };
+function isRefused(error: unknown): boolean {
+  const code = error instanceof GatewayError ? error.code : undefined;
+  return code === 'upstream_invalid_request' || code === 'unsupported_field' || code === 'invalid_request';
+}
+
+function asAttempt(reply: UpstreamReply): Attempt {
+  return { answer: undefined as never, abort: () => reply.abort() };
+}
+
+/** Whether an answer is not there after a while; a failure is there. */
+function isLate(answer: Promise<unknown>, afterMs: number): Promise<boolean> {
+  return new Promise((done) => {
+    const timer = setTimeout(() => done(true), afterMs);
+    const there = () => {
+      clearTimeout(timer);
+      done(false);
+    };
+    answer.then(there, there);
   });
 }
 
-/** Puts the option in front of the client's bytes, which stay as they are. */
-function withUsageOption(bytes: Buffer): Buffer {
-  return Buffer.concat([USAGE_OPTION, bytes.subarray(bytes.indexOf(0x7b) + 1)]);
-}
-
-const USAGE_OPTION = Buffer.from('{"stream_options":{"include_usage":true},');
-
-/**
- * Asks the targets in turn until one begins to answer. What may be the provider's passing fault (unreachable, too slow,
- * over its limit, failing) moves on to the next; what is the client's own mistake does not.
- */
-export async function callTargets(life: Life, model: Model, outgoing: Outgoing): Promise<UpstreamReply> {
-  const { gateway, exchange, record, dialect } = life;
-  let failure: GatewayError | undefined;
-  for (const target of model.targets) {
-    if (exchange.gone) throw GONE;
-    record.facts.provider = target.provider.name;
-    try {
-      return await attempt(life, target, upstreamBody(outgoing, target.model ?? record.facts.model, target, dialect));
-    } catch (error) {
-      if (error === GONE) throw error;
-      failure = asGatewayError(error);
-      gateway.metrics.upstreamErrors.cell({ provider: target.provider.name, reason: failure.code }).value += 1;
-      if (!MOVES_ON.has(failure.code)) throw failure;
-    }
-  }
-  throw failure ?? new GatewayError('internal', 'The model has no target.');
-}
-
-const MOVES_ON = new Set([
-  'upstream_unreachable',
-  'upstream_timeout',
-  'upstream_failed',
-  'upstream_overloaded',
-  'upstream_rate_limited',
-  'upstream_bad_answer',
-]);
-
-async function attempt(
-  { gateway, route, exchange, snapshot, record }: Life,
-  { provider }: Target,
-  body: Buffer | string,
-): Promise<UpstreamReply> {
-  const request = gateway.upstream.send(
-    provider,
-    provider.chatCall([
-      ...route.upstreamHeaders,
-      ...identityHeaders(route.identityHeaders, record.facts.identity),
-      ...forwardedHeaders(record, provider),
-    ]),
-    body,
-  );
-  record.isSent = true;
-  exchange.onGone(() => request.abort());
-  const reply = await request.reply;
-  const encoding = reply.headers['content-encoding'];
-  if (encoding !== undefined && encoding !== 'identity') {
-    reply.abort();
-    throw new GatewayError(
-      'upstream_bad_answer',
-      `The provider “${provider.name}” compressed its answer although it was asked not to.`,
-    );
-  }
-  if (reply.status < 300) return reply;
-  const error = await reply.collect(Math.min(MAX_ERROR, snapshot.config.limits.reply)).catch(() => Buffer.alloc(0));
-  const retryAfter = reply.headers['retry-after'];
-  const { code, message, details } = provider.readError(
-    reply.status,
-    parseJson(error),
-    typeof retryAfter === 'string' ? retryAfter : undefined,
-  );
-  throw new GatewayError(code, message, { ...details, cause: `status ${reply.status}` });
-}
-
-/** The longest error body that is read, in bytes. */
-const MAX_ERROR = 65_536;
-
-/** The client's headers that may go upstream; everything else stays here, its credentials first of all. */
-function forwardedHeaders({ headers, facts }: RequestRecord, provider: Provider): string[] {
-  const out = ['x-request-id', facts.id];
-  for (const name of provider.forwardedHeaders) {
-    const value = headers[name];
-    if (value !== undefined) out.push(name, value);
-  }
-  return out;
+/** Whichever answers first; where one fails, the other. */
+function firstOf(a: Attempt, b: Attempt): Promise<Attempt> {
+  return Promise.any([a.answer.then(() => a), b.answer.then(() => b)]).catch(() => a);
 }

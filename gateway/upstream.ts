@@ -39,15 +39,15 @@ export interface UpstreamRequest {
 export class Upstream {
   private readonly pools = new Map<string, Pool>();
 
-  /** Sends a POST. Rejects with `upstream_unreachable` or `upstream_timeout` when no answer begins. */
-  send(provider: Provider, call: UpstreamCall, body: string | Buffer): UpstreamRequest {
+  /** Sends a request. Rejects with `upstream_unreachable` or `upstream_timeout` when no answer begins. */
+  send(provider: Provider, call: UpstreamCall, body: string | Buffer | undefined): UpstreamRequest {
     const exchange = new Dispatch(provider);
     const { firstByte, idle } = provider.timeouts;
     const options = {
       path: call.path,
-      method: 'POST' as const,
+      method: call.method as 'POST',
       headers: call.headers,
-      body,
+      body: body ?? null,
       headersTimeout: firstByte,
       bodyTimeout: idle,
     };

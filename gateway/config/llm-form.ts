@@ -3,7 +3,7 @@
  * It is turned into the ordinary config; port 4000 is its default, as there.
  */
 import { z } from 'zod';
-import { PRESETS } from '../providers/presets.ts';
+import { VENDORS } from '../providers/registry.ts';
 
 /** The form itself. */
 export const llmForm = z.strictObject({
@@ -13,9 +13,9 @@ export const llmForm = z.strictObject({
       .array(
         z.strictObject({
           name: z.string().min(1),
-          provider: z.enum(Object.keys(PRESETS) as [string, ...string[]]),
+          provider: z.enum(VENDORS.flatMap(({ kinds }) => Object.keys(kinds)) as [string, ...string[]]),
           params: z
-            .strictObject({
+            .looseObject({
               apiKey: z.string().optional(),
               baseUrl: z.string().optional(),
               model: z.string().optional(),
@@ -37,9 +37,9 @@ export function fromLlmForm({ llm: { port, models } }: z.output<typeof llmForm>)
   return {
     listen: `127.0.0.1:${port}`,
     providers: Object.fromEntries(
-      named.map(({ provider, providerName, params: { apiKey, baseUrl } }) => [
+      named.map(({ provider, providerName, params: { apiKey, baseUrl, model: _, ...settings } }) => [
         providerName,
-        { kind: provider, ...(apiKey && { key: apiKey }), ...(baseUrl && { baseUrl }) },
+        { kind: provider, ...settings, ...(apiKey && { key: apiKey }), ...(baseUrl && { baseUrl }) },
       ]),
     ),
     models: Object.fromEntries(

@@ -1,16 +1,52 @@
-/** Which dialect is spoken at which path. A new dialect is one file and its paths here. */
-import type { Dialect } from './dialect.ts';
-import { openaiChat } from './openai-chat.ts';
+/** Which dialect is spoken at which path. A new dialect is one folder and one line here. */
+import type { Dialect, PathFacts } from './dialect.ts';
+import { openaiChat } from './openai-chat/dialect.ts';
 
-/** The dialect of a chat call at this path, without the route's prefix; undefined when there is none. */
-export function chatDialect(path: string): Dialect | undefined {
-  return CHAT.get(path);
+const DIALECTS: readonly Dialect[] = [openaiChat];
+
+/** A call that a dialect knows, by its path. */
+export interface Call {
+  dialect: Dialect;
+  path: PathFacts;
 }
 
-const CHAT = new Map<string, Dialect>([
-  ['/v1/chat/completions', openaiChat],
-  ['/chat/completions', openaiChat],
-]);
+const EXACT = new Map<string, Call>(
+  DIALECTS.flatMap((dialect) => dialect.paths.map((path) => [path, { dialect, path: {} }] as const)),
+);
+const PATTERNS = DIALECTS.filter(({ pathPattern }) => pathPattern !== undefined);
+
+/**
+ * The dialect of a call at this path, without the route's prefix; undefined when there is none.
+ * @throws GatewayError where the path says something that the dialect does not do
+ */
+export function findCall(path: string, query: string): Call | undefined {
+  return EXACT.get(path) ?? matched(path, query);
+}
+
+function matched(path: string, query: string): Call | undefined {
+  for (const dialect of PATTERNS) {
+    const groups = dialect.pathPattern!.exec(path)?.groups;
+    if (groups !== undefined) return { dialect, path: dialect.readPath!({ ...groups }, query) };
+  }
+  return undefined;
+}
 
 /** What answers are shaped in where the path tells no dialect. */
 export const DEFAULT_DIALECT: Dialect = openaiChat;
+
+/** A question for the models of a route, or for one of them. */
+export interface Listing {
+  dialect: Dialect;
+  /** Undefined: all of them. */
+  id: string | undefined;
+}
+
+/** Which models are asked for at a path, and in which dialect; undefined when it asks for none. */
+export function findListing(path: string, headers: Readonly<Record<string, string | undefined>>): Listing | undefined {
+  for (const dialect of DIALECTS) {
+    const id = dialect.listing?.(path, headers);
+    if (id !== undefined) return { dialect, id: id === '' ? undefined : id };
+  }
+  const groups = /^(?:\/v1)?\/models(?:\/(?<id>.+))?$/.exec(path)?.groups;
+  return groups && { dialect: DEFAULT_DIALECT, id: groups.id };
+}

@@ -1,11 +1,17 @@
-/** Which file speaks for which kind of provider. A new vendor is one file and one line here. */
-import type { ProviderConfig } from '../config/schema.ts';
-import { openaiCompatible } from './openai-compatible.ts';
+/** Which folder speaks for which kind of provider. A new vendor is one folder and one line here. */
+import type { CommonProviderConfig } from '../config/schema.ts';
+import { openai } from './openai/provider.ts';
+import { openaiCompatible } from './openai-compatible/provider.ts';
 import type { Provider } from './provider.ts';
+import type { Vendor } from './vendor.ts';
+
+export const VENDORS: readonly Vendor[] = [openai, openaiCompatible];
 
 /** Makes the provider that the config describes. */
-export function makeProvider(name: string, config: ProviderConfig): Provider {
-  return openaiCompatible(name, config);
+export function makeProvider(name: string, config: CommonProviderConfig): Provider {
+  // The schema has let no other kind through.
+  const vendor = VENDORS.find(({ kinds }) => Object.hasOwn(kinds, config.kind))!;
+  return vendor.make(name, config);
 }
 
 /** Headers of the vendors' answers that tell a client something of its answer, and nothing of the gateway's account. */

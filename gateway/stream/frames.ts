@@ -9,9 +9,14 @@ export const MAX_FRAME = 8 * 1024 * 1024;
 
 /** Cuts text that comes in pieces into frames. Characters and line ends may be cut anywhere. */
 export class FrameReader {
-  private readonly decoder = new StringDecoder('utf8');
+  private readonly decoder: StringDecoder;
   private rest = '';
   private isFirst = true;
+
+  /** @param encoding `latin1` keeps bytes as they are, one character each; a byte order mark then stays, too */
+  constructor(encoding: 'utf8' | 'latin1' = 'utf8') {
+    this.decoder = new StringDecoder(encoding);
+  }
 
   /** The frames that are complete now. Throws a RangeError when one grows beyond {@link MAX_FRAME}. */
   push(chunk: Buffer): string[] {
@@ -89,4 +94,17 @@ export function frameData(frame: string): string | undefined {
 /** Whether a frame names the event type `error`, as some providers mark a fault in mid-stream. */
 export function isErrorFrame(frame: string): boolean {
   return /(?:^|[\r\n])event: ?error(?:[\r\n]|$)/.test(frame);
+}
+
+const LF = 0x0a;
+const CR = 0x0d;
+
+/** Where the last whole event ends in a run of bytes; 0 when none does. */
+export function borderOf(bytes: Buffer): number {
+  const { length } = bytes;
+  if (bytes[length - 1] === LF && bytes[length - 2] === LF) return length;
+  const lf = bytes.lastIndexOf('\n\n');
+  const crlf = bytes.lastIndexOf('\r\n\r\n');
+  const cr = bytes.includes(CR) ? bytes.lastIndexOf('\r\r') : -1;
+  return Math.max(lf < 0 ? 0 : lf + 2, crlf < 0 ? 0 : crlf + 4, cr < 0 ? 0 : cr + 2);
 }

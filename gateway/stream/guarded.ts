@@ -43,6 +43,8 @@ export class Guarded extends Relay {
   private readonly guards: GuardContext;
   private readonly reader = new FrameReader();
   private readonly channels = new Map<string, Channel>();
+  /** What was released of each channel, where the dialect says it again at the end. */
+  private readonly said = new Map<string, string>();
   private waiting: Item[] = [];
   private isGuarding = false;
   /** What to do once everything that waits has been passed on. */
@@ -87,7 +89,7 @@ export class Guarded extends Relay {
       );
     }
     this.meter.see(event);
-    if (event.body !== undefined) this.like = event.body;
+    if (event.body !== undefined) this.like = this.context.dialect.remember?.(this.like, event.body) ?? event.body;
     if (event.error !== undefined || isErrorFrame(frame)) {
       throw new GatewayError(
         this.context.exchange.committed ? 'stream_broken' : 'upstream_failed',
@@ -185,6 +187,7 @@ export class Guarded extends Relay {
         window.parts.push({ part, item });
         window.text += part.text;
       }
+      for (const ended of item.event.closed) this.close(windows, (name) => name === ended, item);
       for (const choice of item.event.finished) this.close(windows, (name) => name.startsWith(`${choice}/`), item);
       if (item.event.done) this.close(windows, () => true, item);
     }
@@ -223,15 +226,32 @@ export class Guarded extends Relay {
   private emit(batch: Item[], windows: Window[], released: string[]): string {
     const before = new Map<Item | undefined, string>();
     windows.forEach((window, i) => {
+      if (this.context.dialect.repeatsText)
+        this.said.set(window.channel.name, this.saidOn(window.channel.name) + released[i]!);
       const left = distribute(window, released[i]!);
       if (left === '') return;
       const { dialect } = this.context;
       const event = dialect.frame(dialect.textEvent(this.like, window.channel.name, left));
       before.set(window.endsAt, (before.get(window.endsAt) ?? '') + event);
     });
+    if (this.context.dialect.repeatsText) for (const item of batch) this.repeat(item);
     let out = '';
     for (const item of batch) out += (before.get(item) ?? '') + this.frameOf(item);
     return out + (before.get(undefined) ?? '');
+  }
+
+  /** An event that says again what a channel has said says what the client was shown. */
+  private repeat(item: Item): void {
+    for (const { channels, text, set } of item.event?.repeats ?? []) {
+      const shown = channels.map((name) => this.saidOn(name)).join('');
+      if (shown === text) continue;
+      set(shown);
+      item.isChanged = true;
+    }
+  }
+
+  private saidOn(channel: string): string {
+    return this.said.get(channel) ?? '';
   }
 
   private frameOf({ frame, event, isChanged }: Item): string {

@@ -4,7 +4,7 @@
  * A stream ends in exactly one way: finished, or with an error event in the client's dialect. Until the first event is
  * handed over (the commit point) a failure is still a plain HTTP error.
  */
-import type { Dialect } from '../dialects/dialect.ts';
+import type { ChatDialect } from '../dialects/dialect.ts';
 import { asGatewayError, GatewayError, isRejection } from '../errors.ts';
 import type { Exchange } from '../exchange.ts';
 import type { RequestRecord } from '../telemetry/record.ts';
@@ -15,7 +15,7 @@ import { Meter } from './meter.ts';
 export interface RelayContext {
   exchange: Exchange;
   reply: UpstreamReply;
-  dialect: Dialect;
+  dialect: ChatDialect;
   record: RequestRecord;
   /** Whether the client asked for the usage event; when not, it is taken out again. */
   wantsUsage: boolean;
@@ -82,7 +82,10 @@ export abstract class Relay implements BodyListener {
 
   failed(error: Error): void {
     this.flush();
-    if (!this.isOver) this.upstreamBroke(new GatewayError('stream_broken', BROKEN, { cause: error }));
+    if (this.isOver) return;
+    // What stands between here and the provider may have said already what it was.
+    const known = error instanceof GatewayError ? error : undefined;
+    this.upstreamBroke(known ?? new GatewayError('stream_broken', BROKEN, { cause: error }));
   }
 
   private flush(): void {

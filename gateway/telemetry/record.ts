@@ -64,8 +64,9 @@ export class RequestRecord {
   estimatedInputTokens = 0;
   /** Plugin calls that wait for an answer; they are given up when the client goes. */
   readonly open = new Set<{ abort(reason: Error): void }>();
-  /** Whether a provider has been asked. */
+  /** Whether a provider has been asked, and how often. */
   isSent = false;
+  attempts = 0;
   /** Characters of answer that were seen, for an estimate when the provider tells no usage. */
   answerChars = 0;
   private readonly log: Log;

@@ -1,0 +1,163 @@
+/**
+ * Waits until a stream says something. Before its first content nothing has reached the client, so a provider that fails
+ * until then is passed over unseen; keep-alives and empty events are no content.
+ */
+import type { ChatDialect } from '../dialects/dialect.ts';
+import { GatewayError } from '../errors.ts';
+import type { HubEvent } from '../hub/reply.ts';
+import type { StreamReader } from '../providers/provider.ts';
+import type { BodyListener, UpstreamReply } from '../upstream.ts';
+import { FrameReader, frameData, isErrorFrame } from './frames.ts';
+
+/** Looks at the beginning of a stream. Both answer whether it has begun to say something; they throw when it failed. */
+export interface Look {
+  see(bytes: Buffer): boolean;
+  end(): boolean;
+}
+
+/** How much may come before the first content, in bytes; more is content of a kind that is not known here. */
+const MAX_PRELUDE = 65_536;
+
+/**
+ * Settles with the same answer once its stream has begun; what came until then is handed over first.
+ * @throws GatewayError `upstream_timeout` when nothing is said for `firstTokenMs`, and what the look threw
+ */
+export function primed(reply: UpstreamReply, look: Look, firstTokenMs: number | undefined): Promise<UpstreamReply> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    const timer = firstTokenMs === undefined ? undefined : setTimeout(() => lost(late()), firstTokenMs);
+    const begun = () => {
+      clearTimeout(timer);
+      resolve(new Primed(reply, chunks));
+    };
+    const lost = (error: unknown) => {
+      clearTimeout(timer);
+      reply.abort();
+      reject(error);
+    };
+    const attempt = (has: () => boolean) => {
+      try {
+        if (has()) begun();
+      } catch (error) {
+        lost(error);
+      }
+    };
+    reply.listen({
+      data(chunk) {
+        chunks.push(chunk);
+        length += chunk.length;
+        attempt(() => look.see(chunk) || length > MAX_PRELUDE);
+      },
+      end: () =>
+        attempt(() => {
+          if (look.end()) return true;
+          throw silent();
+        }),
+      failed: (cause) =>
+        lost(
+          new GatewayError('upstream_failed', 'The provider broke off before its answer began. Try again.', { cause }),
+        ),
+    });
+  });
+}
+
+function late(): GatewayError {
+  return new GatewayError('upstream_timeout', 'The provider did not begin its answer in time. Try again.');
+}
+
+function silent(): GatewayError {
+  return new GatewayError('upstream_bad_answer', 'The provider ended its answer before it began. Try again.');
+}
+
+/** An answer of which a part has been read. */
+class Primed implements UpstreamReply {
+  readonly status: number;
+  readonly headers: UpstreamReply['headers'];
+  private readonly reply: UpstreamReply;
+  private readonly chunks: Buffer[];
+
+  constructor(reply: UpstreamReply, chunks: Buffer[]) {
+    this.reply = reply;
+    this.status = reply.status;
+    this.headers = reply.headers;
+    this.chunks = chunks;
+  }
+
+  listen(listener: BodyListener): void {
+    for (const chunk of this.chunks.splice(0)) listener.data(chunk);
+    this.reply.listen(listener);
+  }
+
+  collect(): Promise<Buffer> {
+    throw new Error('a stream is not collected');
+  }
+
+  pause(): void {
+    this.reply.pause();
+  }
+
+  resume(): void {
+    this.reply.resume();
+  }
+
+  abort(): void {
+    this.reply.abort();
+  }
+}
+
+/** Looks at a stream of the client's own dialect. */
+export function lookAtDialect(dialect: ChatDialect): Look {
+  const frames = new FrameReader();
+  const saysSomething = (frame: string): boolean => {
+    const data = frameData(frame);
+    if (data === undefined || data === '') return false;
+    let event: ReturnType<ChatDialect['readEvent']>;
+    try {
+      event = dialect.readEvent(data);
+    } catch {
+      throw new GatewayError('upstream_bad_answer', 'The provider’s answer is not a stream of events. Try again.');
+    }
+    if (event.error !== undefined || isErrorFrame(frame)) throw reported();
+    return (
+      event.finished.length > 0 || event.done || event.tools.length > 0 || event.parts.some(({ text }) => text !== '')
+    );
+  };
+  return {
+    see: (bytes) => frames.push(bytes).some(saysSomething),
+    end: () => {
+      const last = frames.end();
+      return last !== undefined && saysSomething(last);
+    },
+  };
+}
+
+/** Looks at a stream of a vendor's own format. */
+export function lookAtEvents(reader: StreamReader): Look {
+  return {
+    see: (bytes) => reader.push(bytes).some(isContent),
+    end: () => reader.end().some(isContent),
+  };
+}
+
+function isContent(event: HubEvent): boolean {
+  switch (event.type) {
+    case 'error':
+      throw event.error;
+    case 'text':
+    case 'reasoning':
+    case 'refusal':
+      return event.text !== '';
+    case 'start':
+    case 'usage':
+    case 'part-end':
+    case 'end':
+      return false;
+    default:
+      return true;
+  }
+}
+
+function reported(): GatewayError {
+  return new GatewayError('upstream_failed', 'The provider reported an error instead of an answer. Try again.');
+}
