@@ -3,22 +3,31 @@
  * Source: https://platform.openai.com/docs/api-reference/chat (fields as of 2026), and the compatible servers' extras
  * (`reasoning_content`, `reasoning`; tool calls without an index).
  */
-import type { Channel, Role, Segment, Usage } from '../../proto/contract.ts';
-import { type ErrorShape, GatewayError } from '../errors.ts';
-import { isJsonObject, parseJson } from '../json.ts';
-import type {
-  Dialect,
-  EventPart,
-  Json,
-  ModelRequest,
-  OutputLimitField,
-  ReplyFacts,
-  StreamEvent,
-  ToolCall,
-} from './dialect.ts';
+import type { Channel, Role, Segment, Usage } from '../../../proto/contract.ts';
+import { type ErrorShape, GatewayError } from '../../errors.ts';
+import { isJsonObject, parseJson } from '../../json.ts';
+import {
+  type ChatDialect,
+  type EventPart,
+  emptyEvent,
+  type Json,
+  type ModelRequest,
+  NONE,
+  type OutputLimitField,
+  type ReplyFacts,
+  type StreamEvent,
+  type ToolCall,
+} from '../dialect.ts';
+import { escapePointer, Segments, unescapePointer, writePointer } from '../segments.ts';
+import { fromHub } from './reply.ts';
+import { toHub } from './request.ts';
+import { openWriter } from './stream.ts';
 
-export const openaiChat: Dialect = {
+export const openaiChat: ChatDialect = {
   name: 'openai-chat',
+  operation: 'chat',
+  asksUsage: true,
+  paths: ['/v1/chat/completions', '/chat/completions'],
   readRequest,
   requestSegments,
   replySegments,
@@ -26,16 +35,23 @@ export const openaiChat: Dialect = {
   writeSegments,
   replyFacts: (body) => ({ usage: readUsage(body.usage), model: text(body.model) }),
   skimReply,
+  rename: (body, model) => {
+    body.model = model;
+  },
   limitOutput,
   markLimited,
   cutShort,
   readEvent,
+  skimEvents,
   textEvent,
   frame: (body) => `data: ${JSON.stringify(body)}\n\n`,
   errorBody,
   errorFrame: (error) => `data: ${errorBody(error)}\n\n`,
   modelList: (models) => JSON.stringify({ object: 'list', data: models.map(modelEntry) }),
   modelEntry: (model) => JSON.stringify(modelEntry(model)),
+  toHub,
+  fromHub,
+  openWriter,
 };
 
 function modelEntry({ id, ownedBy }: { id: string; ownedBy: string }): Json {
@@ -79,28 +95,6 @@ function isBound(value: unknown): value is number {
 
 function invalid(param: string, what: string): GatewayError {
   return new GatewayError('invalid_request', `The field \`${param}\` ${what}.`, { param });
-}
-
-/** Collects segments with their places. */
-class Segments {
-  readonly list: Segment[] = [];
-
-  add(path: string, value: unknown, role: Role, channel: Channel, old: boolean): void {
-    if (typeof value !== 'string' || value === '') return;
-    const segment: Segment = { id: path, role, channel, path, text: value };
-    if (old) segment.old = true;
-    this.list.push(segment);
-  }
-
-  /** Every string inside a value of unknown shape: nothing that a model reads may slip by unread. */
-  deep(path: string, value: unknown, role: Role, channel: Channel, old: boolean): void {
-    if (typeof value === 'string') this.add(path, value, role, channel, old);
-    else if (Array.isArray(value)) value.forEach((item, i) => this.deep(`${path}/${i}`, item, role, channel, old));
-    else if (isJsonObject(value)) {
-      for (const [key, item] of Object.entries(value))
-        this.deep(`${path}/${escapePointer(key)}`, item, role, channel, old);
-    }
-  }
 }
 
 function requestSegments(body: Json): Segment[] {
@@ -305,14 +299,6 @@ function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void
   for (const choice of body.choices) if (isJsonObject(choice) && choice.logprobs) choice.logprobs = null;
 }
 
-function writePointer(body: Json, pointer: string, value: string): void {
-  const keys = pointer.split('/').slice(1).map(unescapePointer);
-  const last = keys.pop() as string;
-  let at: unknown = body;
-  for (const key of keys) at = (at as Json)[key];
-  (at as Json)[last] = value;
-}
-
 function readUsage(usage: unknown): Usage | undefined {
   if (!isJsonObject(usage)) return undefined;
   const { prompt_tokens: input, completion_tokens: output } = usage;
@@ -335,22 +321,8 @@ function tokens(value: unknown): number {
 
 // --- Streams ------------------------------------------------------------------------------------------------------
 
-const NONE: never[] = [];
-
 function readEvent(data: string): StreamEvent {
-  const event: StreamEvent = {
-    body: undefined,
-    parts: NONE,
-    tools: NONE,
-    finished: NONE,
-    usage: undefined,
-    error: undefined,
-    done: false,
-    isTrimmed: false,
-    bare: false,
-    usageOnly: false,
-    model: undefined,
-  };
+  const event = emptyEvent();
   if (data === '[DONE]') {
     event.done = true;
     return event;
@@ -367,6 +339,19 @@ function readEvent(data: string): StreamEvent {
   event.bare = choices.length > 0 && !body.usage;
   for (const choice of choices) if (isJsonObject(choice)) readChoice(event, choice);
   return event;
+}
+
+function skimEvents(events: string): 'plain' | 'done' | 'read' {
+  const isRead =
+    events.includes('"usage":{') ||
+    events.includes('"usage": {') ||
+    events.includes('"finish_reason":"') ||
+    events.includes('"finish_reason": "') ||
+    events.includes('"error"') ||
+    events.includes('event:');
+  if (isRead) return 'read';
+  if (events.endsWith('[DONE]\n\n')) return 'done';
+  return events.includes('[DONE]') ? 'read' : 'plain';
 }
 
 function readChoice(event: StreamEvent, choice: Json): void {
@@ -598,12 +583,4 @@ function errorBody({ message, type, code, param }: ErrorShape): string {
 
 function text(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
-}
-
-function escapePointer(key: string): string {
-  return key.replaceAll('~', '~0').replaceAll('/', '~1');
-}
-
-function unescapePointer(key: string): string {
-  return key.includes('~') ? key.replaceAll('~1', '/').replaceAll('~0', '~') : key;
 }
