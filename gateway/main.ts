@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util';
 import { ConfigError, loadConfig } from './config/load.ts';
 import { address, configJsonSchema } from './config/schema.ts';
 import type { PluginSources } from './connect/connection.ts';
+import { Routing } from './routing/routing.ts';
 import { type RunningGateway, run, VERSION } from './run.ts';
 import { Connections } from './snapshot.ts';
 import { openLog } from './telemetry/log.ts';
@@ -112,7 +113,8 @@ async function check(file: string): Promise<void> {
   );
   const quiet = { info() {}, warn() {} };
   const connections = new Connections(PLUGINS, quiet);
-  await connections.snapshot(loaded, new Metrics(loaded.config.metricNames, VERSION));
+  const metrics = new Metrics(loaded.config.metricNames, VERSION);
+  await connections.snapshot(loaded, metrics, new Routing({ metrics }));
   await connections.closeUnused([]);
   process.stdout.write(`${file} is sound.\n`);
 }

@@ -5,10 +5,12 @@ import type { Server } from 'node:http';
 import { type AddressInfo, isIPv6 } from 'node:net';
 import { basename, dirname, resolve } from 'node:path';
 import type { Logger } from 'pino';
+import type { SharedMarks } from '../proto/marks.ts';
 import { ConfigError, type LoadedConfig, loadConfig } from './config/load.ts';
 import type { PluginSources } from './connect/connection.ts';
 import { Gateway } from './gateway.ts';
 import { makeMetricsServer } from './metrics-server.ts';
+import { Routing } from './routing/routing.ts';
 import { makeServer } from './server.ts';
 import { Connections, type Snapshot } from './snapshot.ts';
 import { cutStreams, watchStreams } from './stream/relay.ts';
@@ -31,6 +33,8 @@ export interface RunOptions {
   /** Replace the config's own addresses; `metrics: false` switches the second port off. */
   listen?: string;
   metrics?: string | false;
+  /** Opens what replicas share at the config's `redis`; default: they share nothing. */
+  openMarks?: (addresses: string[]) => Promise<SharedMarks>;
   /** Reload when the file changes; default true. */
   watch?: boolean;
 }
@@ -52,13 +56,22 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
   const loaded = options.loaded ?? (await loadConfig(file, environment));
   const metrics = new Metrics(loaded.config.metricNames, VERSION);
   const connections = new Connections(factories, log);
+  const addresses = [loaded.config.redis ?? []].flat();
+  const marks = addresses.length > 0 ? await options.openMarks?.(addresses) : undefined;
+  const routing = new Routing({ metrics, marks });
   const access = options.access ?? ((line: object) => log.info(line, 'request'));
-  const gateway = new Gateway(await connections.snapshot(loaded, metrics), new Upstream(), metrics, log, access);
+  const gateway = new Gateway(
+    await connections.snapshot(loaded, metrics, routing),
+    new Upstream(),
+    metrics,
+    log,
+    access,
+  );
   const drain = { isOn: false };
   const { limits } = loaded.config;
   const app = makeServer(gateway, { maxHeaderSize: limits.headers, requestTimeout: limits.bodyTime }, () => drain.isOn);
   const stopWatching = watchStreams(() => gateway.snapshot.config.heartbeat);
-  const reloader = new Reloader(options, gateway, connections, loaded);
+  const reloader = new Reloader(options, { gateway, connections, routing }, loaded);
   const metricsServer = makeMetricsServer(gateway, () => drain.isOn);
   const metricsAddress = options.metrics ?? loaded.config.metrics;
   await app.ready();
@@ -69,6 +82,7 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
   } catch (error) {
     server.close();
     await gateway.upstream.close();
+    marks?.close();
     throw error;
   }
   if (options.watch !== false) reloader.watch();
@@ -87,6 +101,7 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
       metricsServer.closeAllConnections();
       await connections.closeUnused([]);
       await gateway.upstream.close();
+      marks?.close();
     },
   };
 }
@@ -131,11 +146,19 @@ function urlOf(server: Server): string {
   return `http://${isIPv6(address) ? `[${address}]` : address}:${port}`;
 }
 
+/** What outlives a config. */
+interface Parts {
+  gateway: Gateway;
+  connections: Connections;
+  routing: Routing;
+}
+
 /** Puts a new snapshot in the place of the old one, one reload at a time. */
 class Reloader {
   private readonly options: RunOptions;
   private readonly gateway: Gateway;
   private readonly connections: Connections;
+  private readonly routing: Routing;
   private loaded: LoadedConfig;
   /** Snapshots that requests still use. */
   private readonly old = new Set<Snapshot>();
@@ -143,10 +166,11 @@ class Reloader {
   private watcher: { close(): void } | undefined;
   private text: string | undefined;
 
-  constructor(options: RunOptions, gateway: Gateway, connections: Connections, loaded: LoadedConfig) {
+  constructor(options: RunOptions, parts: Parts, loaded: LoadedConfig) {
     this.options = options;
-    this.gateway = gateway;
-    this.connections = connections;
+    this.gateway = parts.gateway;
+    this.connections = parts.connections;
+    this.routing = parts.routing;
     this.loaded = loaded;
   }
 
@@ -160,7 +184,7 @@ class Reloader {
     const { metrics } = this.gateway;
     try {
       const loaded = await loadConfig(file, environment);
-      const snapshot = await this.connections.snapshot(loaded, metrics);
+      const snapshot = await this.connections.snapshot(loaded, metrics, this.routing);
       this.replace(snapshot);
       this.warnOfFixed(loaded);
       this.loaded = loaded;
@@ -190,9 +214,10 @@ class Reloader {
 
   private warnOfFixed(loaded: LoadedConfig): void {
     const before = this.loaded.config;
-    const { listen, metrics, metricNames, limits } = loaded.config;
+    const { listen, metrics, metricNames, limits, redis } = loaded.config;
     const fixed = [
       listen !== before.listen && 'listen',
+      String(redis) !== String(before.redis) && 'redis',
       metrics !== before.metrics && 'metrics',
       String(metricNames) !== String(before.metricNames) && 'metricNames',
       limits.headers !== before.limits.headers && 'limits.headers',

@@ -4,26 +4,20 @@
  */
 import { ConfigProblem } from '../proto/contract.ts';
 import { ConfigError, type LoadedConfig } from './config/load.ts';
-import type { Config, CorsConfig, ModelConfig, PluginConfig, RouteConfig } from './config/schema.ts';
+import type { Config, CorsConfig, PluginConfig, RouteConfig } from './config/schema.ts';
 import { connect } from './connect/connect.ts';
 import { type Connection, type ConnectLog, EndpointProblem, type PluginSources } from './connect/connection.ts';
 import { compileHooks, type RouteHooks } from './hooks.ts';
 import { answers, type Mount, mount, redescribe } from './mount.ts';
+import type { Passthrough } from './passthrough.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeProvider } from './providers/registry.ts';
+import type { CompiledModel } from './routing/router.ts';
+import type { Routing } from './routing/routing.ts';
 import { type Metrics, PluginMetrics } from './telemetry/metrics.ts';
 
-/** A provider and the model's name there. */
-export interface Target {
-  provider: Provider;
-  /** Undefined: the name that the client asked for. */
-  model: string | undefined;
-}
-
-export interface Model {
-  id: string;
-  targets: Target[];
-}
+/** What clients may ask for. */
+export type Model = CompiledModel;
 
 export interface Route {
   prefix: string;
@@ -36,6 +30,8 @@ export interface Route {
   upstreamHeaders: string[];
   /** Names of headers in lower case, and the field of the identity that each tells the provider. */
   identityHeaders: [string, string][];
+  /** Where the rest of a vendor's API goes; undefined: nowhere. */
+  passthrough: Passthrough | undefined;
   /** The model that serves a name here; undefined when there is none, or not on this route. */
   findModel(name: string): Model | undefined;
   /** What `GET /v1/models` lists. */
@@ -55,13 +51,13 @@ export class Snapshot {
   /** Each ends what a connection tells this snapshot. */
   private readonly listening: (() => void)[];
 
-  constructor(config: Config, mounts: Mount[]) {
+  constructor(config: Config, mounts: Mount[], routing: Routing) {
     this.config = config;
     this.mounts = mounts;
     this.providers = new Map(
       Object.entries(config.providers).map(([name, provider]) => [name, makeProvider(name, provider)]),
     );
-    this.routes = compileRoutes(config, this.providers, mounts);
+    this.routes = compileRoutes(config, { providers: this.providers, mounts, routing });
     this.listening = mounts.map((one) => one.connection.onDescription(() => this.described(one)));
     // It may have come while the other plugins were being reached.
     for (const one of mounts) redescribe(one);
@@ -132,14 +128,28 @@ export class Snapshot {
   }
 }
 
-function compileRoutes(config: Config, providers: Map<string, Provider>, mounts: Mount[]): Route[] {
-  const table = new ModelTable(config, providers);
+interface Parts {
+  providers: Map<string, Provider>;
+  mounts: Mount[];
+  routing: Routing;
+}
+
+function compileRoutes(config: Config, { providers, mounts, routing }: Parts): Route[] {
+  const table = new ModelTable(routing.compile(config.models, providers));
   return Object.entries(config.routes)
-    .map(([prefix, route]) => compileRoute(prefix, route, table, mounts))
+    .map(([prefix, route]) => ({
+      ...compileRoute(prefix, route, table, mounts),
+      passthrough: passthroughOf(route, providers),
+    }))
     .sort((a, b) => b.prefix.length - a.prefix.length);
 }
 
-function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mounts: Mount[]): Route {
+function compileRoute(
+  prefix: string,
+  config: RouteConfig,
+  table: ModelTable,
+  mounts: Mount[],
+): Omit<Route, 'passthrough'> {
   const mounted = config.plugins.map((name) => mounts.find((candidate) => candidate.name === name)!);
   const allowed = config.models === undefined ? undefined : new Set(config.models);
   return {
@@ -161,6 +171,13 @@ function compileRoute(prefix: string, config: RouteConfig, table: ModelTable, mo
   };
 }
 
+function passthroughOf({ passthrough }: RouteConfig, providers: Map<string, Provider>): Passthrough | undefined {
+  if (passthrough === undefined) return undefined;
+  const { provider, unguarded } =
+    typeof passthrough === 'string' ? { provider: passthrough, unguarded: false } : passthrough;
+  return { provider: providers.get(provider)!, unguarded };
+}
+
 /** A route that fixes its model has no other to choose from, whatever a chat's picker would make of the rest. */
 function listedOf({ model: name }: RouteConfig, table: ModelTable, allowed: Set<string> | undefined): Model[] {
   if (name === undefined) return table.listed.filter(({ id }) => allowed === undefined || allowed.has(id));
@@ -179,8 +196,8 @@ class ModelTable {
   private readonly exact = new Map<string, Model>();
   private readonly patterns: { start: string; model: Model }[] = [];
 
-  constructor(config: Config, providers: Map<string, Provider>) {
-    for (const [id, model] of Object.entries(config.models)) this.add({ id, targets: targetsOf(model, providers) });
+  constructor(models: Model[]) {
+    for (const model of models) this.add(model);
     this.patterns.sort((a, b) => b.start.length - a.start.length);
   }
 
@@ -197,14 +214,6 @@ class ModelTable {
   }
 }
 
-function targetsOf(model: ModelConfig, providers: Map<string, Provider>): Target[] {
-  const targets = typeof model === 'string' ? [{ provider: model }] : 'targets' in model ? model.targets : [model];
-  return targets.map((target) => ({
-    provider: providers.get(target.provider)!,
-    model: 'model' in target ? target.model : undefined,
-  }));
-}
-
 /** Connections by what they were made from, so that a reload keeps what did not change, a limiter's counts included. */
 export class Connections {
   private readonly open = new Map<string, Connection>();
@@ -217,7 +226,7 @@ export class Connections {
   }
 
   /** Compiles a config. Throws a ConfigError when a plugin does not take its own. */
-  async snapshot(loaded: LoadedConfig, metrics: Metrics): Promise<Snapshot> {
+  async snapshot(loaded: LoadedConfig, metrics: Metrics, routing: Routing): Promise<Snapshot> {
     const entries = Object.entries(loaded.config.plugins);
     // Side by side: each plugin that is down takes up to a second to be known as such.
     const made = await Promise.allSettled(
@@ -231,7 +240,7 @@ export class Connections {
       else mounts.push(mount(name, result.value, policy, new PluginMetrics(metrics, name)));
     });
     if (problems.length > 0) throw new ConfigError(loaded.file, problems);
-    return new Snapshot(loaded.config, mounts);
+    return new Snapshot(loaded.config, mounts, routing);
   }
 
   /** Closes what no snapshot in `kept` mounts. */

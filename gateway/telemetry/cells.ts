@@ -74,6 +74,17 @@ export class Count {
   }
 }
 
+/** What a gauge says of one series. */
+export interface Observation {
+  labels: Labels;
+  value: number;
+}
+
+/** A gauge whose series are looked up each time it is written. */
+export function observe(registry: Registry, name: string, help: string, values: () => Observation[]): void {
+  register(registry, name, help, 'gauge', () => values().slice(0, MAX_SERIES));
+}
+
 /** One series of a histogram. */
 export class Distribution {
   readonly bounds: readonly number[];

@@ -4,7 +4,16 @@
  */
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { Hook, Usage } from '../../proto/contract.ts';
-import { type Cell, Count, type Distribution, Histogram, type HistogramName, type Labels } from './cells.ts';
+import {
+  type Cell,
+  Count,
+  type Distribution,
+  Histogram,
+  type HistogramName,
+  type Labels,
+  type Observation,
+  observe,
+} from './cells.ts';
 
 /** Boundaries: OpenTelemetry semantic conventions for GenAI metrics (2026); the 0.001 of `perToken` is agentgateway's. */
 const BOUNDS = {
@@ -83,6 +92,12 @@ export class Metrics {
   readonly openStreams: Cell;
   readonly reloads: Count;
   readonly upstreamErrors: Count;
+  readonly retries: Count;
+  readonly failovers: Count;
+  readonly hedges: Count;
+  readonly cooldowns: Count;
+  readonly conditionFaults: Count;
+  readonly rescues: Count;
   private readonly requests: Count;
   private readonly durations: Histogram;
   private readonly costs: Count;
@@ -102,6 +117,32 @@ export class Metrics {
       'counter',
       'wardgate_upstream_errors_total',
       'Attempts at a provider that failed, by reason.',
+    );
+    this.retries = count(
+      'counter',
+      'wardgate_upstream_retries_total',
+      'Tries at a target that the same request had asked before.',
+    );
+    this.failovers = count(
+      'counter',
+      'wardgate_failovers_total',
+      'Requests that moved on to another target, by reason.',
+    );
+    this.hedges = count(
+      'counter',
+      'wardgate_hedges_total',
+      'Second requests beside slow ones, by what became of them.',
+    );
+    this.cooldowns = count('counter', 'wardgate_target_cooldowns_total', 'Times a target wanted to be left alone.');
+    this.conditionFaults = count(
+      'counter',
+      'wardgate_target_condition_faults_total',
+      'Conditions of targets (when) that could not be evaluated.',
+    );
+    this.rescues = count(
+      'counter',
+      'wardgate_rescues_total',
+      'Streams that broke in the middle, by what became of them.',
     );
     this.pluginCalls = count('counter', 'wardgate_plugin_calls_total', 'Plugin calls, by hook and verdict.');
     this.pluginFindings = count('counter', 'wardgate_plugin_findings_total', 'What guards found, by label.');
@@ -126,6 +167,12 @@ export class Metrics {
       'Cost by the price table, in USD.',
     );
     this.model = modelHistograms(registry, names);
+  }
+
+  /** Has the state of each target written out, as it is when it is asked for. */
+  watchTargets(states: () => Observation[]): void {
+    const help = 'Targets: 0 healthy, 1 degraded, 2 recovering, 3 failed (not asked).';
+    observe(this.registry, 'wardgate_target_state', help, states);
   }
 
   /** The series of a model's answers. The values of all labels but the answer's model come from the config. */
