@@ -1,8 +1,19 @@
 /** OpenAI's Chat Completions as the simulated model speaks it: `/v1/chat/completions` and `/v1/models`. */
-import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
-import type { Reply, StreamPiece, WireFormat } from './format.ts';
-import { type Answer, answer, fragments, type Prompt, Refusal, type Tool, type Turn, words } from './model.ts';
+import { type Call, newId, ok, type Reply, read, type StreamPiece, sse, type WireFormat } from './format.ts';
+import {
+  type Answer,
+  answer,
+  checkCalls,
+  fragments,
+  type Prompt,
+  Refusal,
+  type Tool,
+  type ToolCall,
+  type Turn,
+  words,
+} from './model.ts';
+import { chatFailure, openai } from './openai.ts';
 
 const MODEL_CREATED_S = 1_700_000_000;
 const LISTED_MODELS = ['simulated'];
@@ -20,6 +31,8 @@ const Part = z.looseObject({ type: z.string(), text: z.string().optional(), refu
 const Message = z.looseObject({
   role: z.enum(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
   content: z.union([z.string(), z.array(Part)]).nullish(),
+  tool_calls: z.array(z.looseObject({ id: z.string() })).nullish(),
+  tool_call_id: z.string().nullish(),
 });
 const OfferedTool = z.looseObject({
   type: z.string(),
@@ -39,39 +52,26 @@ const ChatRequest = z.looseObject({
   stop: z.union([StopSequence, z.array(StopSequence).max(4)]).nullish(),
   tools: z.array(OfferedTool).nullish(),
   tool_choice: z.union([z.enum(['none', 'auto', 'required']), NamedChoice]).nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  reasoning_effort: z.string().nullish(),
+  logprobs: z.boolean().nullish(),
   response_format: z.looseObject({ type: z.enum(['text', 'json_object', 'json_schema']) }).nullish(),
 });
 type ChatRequest = z.infer<typeof ChatRequest>;
 
 /** OpenAI's Chat Completions and its list of models. */
 export const openaiChat: WireFormat = {
+  ...openai,
   routes: [
     { method: 'POST', path: /^\/v1\/chat\/completions$/, answer: complete },
     { method: 'GET', path: /^\/v1\/models$/, answer: listModels },
-    { method: 'GET', path: /^\/v1\/models\/(?<id>.+)$/, answer: (_body, { id }) => ok(modelCard(id ?? '')) },
+    {
+      method: 'GET',
+      path: /^\/v1\/models\/(?<id>.+)$/,
+      answer: ({ parameters }) => ok(modelCard(parameters.id ?? '')),
+    },
   ],
-  refuse,
 };
-
-function refuse({ status, message, code, param }: Refusal): Reply {
-  const kind = kindOfError(status);
-  return {
-    status,
-    headers: status === 429 ? { 'retry-after': '1' } : {},
-    json: { error: { message, type: kind.type, param, code: code ?? kind.code } },
-  };
-}
-
-function kindOfError(status: number): { type: string; code: string | null } {
-  if (status >= 500) return { type: 'server_error', code: null };
-  if (status === 429) return { type: 'requests', code: 'rate_limit_exceeded' };
-  const codes: Record<number, string> = { 401: 'invalid_api_key', 404: 'model_not_found' };
-  return { type: 'invalid_request_error', code: codes[status] ?? null };
-}
-
-function ok(json: unknown): Reply {
-  return { status: 200, json };
-}
 
 function listModels(): Reply {
   return ok({ object: 'list', data: LISTED_MODELS.map(modelCard) });
@@ -81,47 +81,44 @@ function modelCard(id: string): object {
   return { id, object: 'model', created: MODEL_CREATED_S, owned_by: 'simulated' };
 }
 
-function complete(body: unknown): Reply {
-  const request = read(body);
-  const said = answer(promptOf(request));
-  const choices = request.n ?? 1;
-  if (!request.stream) return ok(completion(request.model, said, choices));
-  return { status: 200, stream: chunks(request, said, choices) };
-}
-
-function read(body: unknown): ChatRequest {
-  const parsed = ChatRequest.safeParse(body);
-  if (parsed.success) return parsed.data;
-  const { path, message } = parsed.error.issues[0]!;
-  const param = path.join('.');
-  if (param === '') throw new Refusal(400, 'The body must be a JSON object.');
-  if (isMissing(body, path)) {
-    throw new Refusal(400, `Missing required parameter: '${param}'.`, 'missing_required_parameter', param);
+/** Answers a chat completion, whole or streamed. @throws Refusal when the request is wrong or the prompt is filtered */
+export function complete({ body, prefill }: Call): Reply {
+  const request = read(ChatRequest, body);
+  const said = answer({ ...promptOf(request), prefill });
+  if (said.finish === 'blocked') {
+    throw new Refusal(
+      400,
+      'The prompt was filtered, because it asked for that.',
+      'content_policy_violation',
+      'messages',
+    );
   }
-  throw new Refusal(400, `Invalid value for '${param}': ${message}.`, 'invalid_value', param);
+  const common = { request, said, choices: request.n ?? 1 };
+  if (!request.stream) return ok(completion(common));
+  return { status: 200, stream: chunks(common), failure: chatFailure };
 }
 
-function isMissing(body: unknown, path: PropertyKey[]): boolean {
-  const at = (value: unknown, key: PropertyKey) => (value as Record<PropertyKey, unknown> | undefined)?.[key];
-  return path.reduce(at, body) === undefined;
-}
-
-function promptOf(request: ChatRequest): Prompt {
+function promptOf(request: ChatRequest): Omit<Prompt, 'prefill'> {
   const choice = request.tool_choice ?? 'auto';
+  const turns = request.messages.map(turn);
+  checkCalls(turns);
   return {
     model: request.model,
-    turns: request.messages.map(turn),
+    turns,
     tools: (request.tools ?? []).flatMap(({ function: offered }): Tool[] => (offered ? [offered] : [])),
     toolChoice: typeof choice === 'object' ? choice.function : choice,
+    parallel: request.parallel_tool_calls ?? true,
     json: (request.response_format?.type ?? 'text') !== 'text',
+    thinks: (request.reasoning_effort ?? 'none') !== 'none',
     maxTokens: request.max_completion_tokens ?? request.max_tokens ?? Number.POSITIVE_INFINITY,
     stop: [request.stop ?? []].flat(),
   };
 }
 
-function turn({ role, content }: z.infer<typeof Message>): Turn {
+function turn({ role, content, tool_calls: made, tool_call_id: answered }: z.infer<typeof Message>): Turn {
   const text = Array.isArray(content) ? content.map(textOfPart).join('\n') : (content ?? '');
-  return { role: ROLES[role], text };
+  const calls = made?.map(({ id }) => id) ?? (answered ? [answered] : []);
+  return { role: ROLES[role], text, calls };
 }
 
 /** An image, a sound or a file is said back as its kind in brackets. */
@@ -129,81 +126,115 @@ function textOfPart(part: z.infer<typeof Part>): string {
   return part.text ?? part.refusal ?? `[${part.type}]`;
 }
 
-function completion(model: string, said: Answer, choices: number): object {
+/** What the answer to one request is made of. */
+interface Completion {
+  request: ChatRequest;
+  said: Answer;
+  choices: number;
+}
+
+function completion({ request, said, choices }: Completion): object {
   return {
-    ...head('chat.completion', model),
+    ...head('chat.completion', request.model),
     choices: Array.from({ length: choices }, (_, index) => ({
       index,
       message: message(said),
-      logprobs: null,
+      logprobs: request.logprobs ? logprobs([...words(said.text)]) : null,
       finish_reason: finishReason(said),
     })),
     usage: usage(said, choices),
   };
 }
 
-function message({ tool, text }: Answer): object {
-  if (tool === undefined) return { role: 'assistant', content: text, refusal: null, annotations: [] };
-  return { role: 'assistant', content: null, refusal: null, tool_calls: [toolCall(tool, text)] };
+function message(said: Answer): object {
+  const { text, calls, finish } = said;
+  const common = { role: 'assistant', ...thoughts(said) };
+  if (calls.length > 0) return { ...common, content: null, refusal: null, tool_calls: calls.map(toolCall) };
+  if (finish === 'refusal') return { ...common, content: null, refusal: text, annotations: [] };
+  return { ...common, content: text, refusal: null, annotations: annotations(said) };
 }
 
-function toolCall(name: string, args: string): object {
-  return { id: `call_${hexId()}`, type: 'function', function: { name, arguments: args } };
+/** OpenAI itself only counts thoughts; servers that speak its format show them in this field. */
+function thoughts({ thoughts: reasoning }: Answer): object {
+  return reasoning === '' ? {} : { reasoning_content: reasoning };
+}
+
+function toolCall({ name, arguments: args }: ToolCall): object {
+  return { id: newId('call_'), type: 'function', function: { name, arguments: args } };
+}
+
+function annotations({ source, text }: Answer): object[] {
+  return source ? [{ type: 'url_citation', url_citation: { start_index: 0, end_index: text.length, ...source } }] : [];
 }
 
 function finishReason({ finish }: Answer): string {
-  return finish === 'tool' ? 'tool_calls' : finish;
+  return finish === 'tool' ? 'tool_calls' : finish === 'length' ? 'length' : 'stop';
 }
 
-function usage({ promptTokens, answerTokens }: Answer, choices: number): object {
+/** Every token is as likely as the other: a probability of 0.9. */
+function logprobs(tokens: string[]): object {
+  const content = tokens.map((token) => {
+    return { token, logprob: Math.log(0.9), bytes: [...Buffer.from(token)], top_logprobs: [] };
+  });
+  return { content, refusal: null };
+}
+
+function usage({ promptTokens, answerTokens, thoughtTokens }: Answer, choices: number): object {
   const completionTokens = answerTokens * choices;
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
     prompt_tokens_details: { cached_tokens: 0, audio_tokens: 0 },
-    completion_tokens_details: { reasoning_tokens: 0, audio_tokens: 0 },
+    completion_tokens_details: { reasoning_tokens: thoughtTokens * choices, audio_tokens: 0 },
   };
 }
 
 function head(object: string, model: string): object {
   const created = Math.floor(Date.now() / 1000);
-  return { id: `chatcmpl-${hexId()}`, object, created, model, system_fingerprint: 'fp_simulated' };
-}
-
-function hexId(): string {
-  return randomUUID().replaceAll('-', '');
+  return { id: newId('chatcmpl-'), object, created, model, system_fingerprint: 'fp_simulated' };
 }
 
 /** The stream in OpenAI's order: roles, content (one piece of each choice in turn), finishes, usage, `[DONE]`. */
-function* chunks(request: ChatRequest, said: Answer, choices: number): Generator<StreamPiece> {
+function* chunks({ request, said, choices }: Completion): Generator<StreamPiece> {
   const wantsUsage = request.stream_options?.include_usage === true;
   const common = head('chat.completion.chunk', request.model);
   const frame = (choice: object[], total: object | null, token = false): StreamPiece => {
     return { bytes: sse({ ...common, choices: choice, ...(wantsUsage ? { usage: total } : {}) }), token };
   };
-  const delta = (index: number, change: object, finish: string | null = null) => {
-    return { index, delta: change, logprobs: null, finish_reason: finish };
+  const likely = ({ content }: Delta) => (request.logprobs && content ? logprobs([content]) : null);
+  const delta = (index: number, change: Delta, finish: string | null = null) => {
+    return { index, delta: change, logprobs: likely(change), finish_reason: finish };
   };
   for (let index = 0; index < choices; index++) yield frame([delta(index, firstDelta(said))], null);
-  for (const change of nextDeltas(said)) {
-    for (let index = 0; index < choices; index++) yield frame([delta(index, change)], null, true);
+  for (const { isToken = true, ...change } of nextDeltas(said)) {
+    for (let index = 0; index < choices; index++) yield frame([delta(index, change)], null, isToken);
   }
   for (let index = 0; index < choices; index++) yield frame([delta(index, {}, finishReason(said))], null);
   if (wantsUsage) yield frame([], usage(said, choices));
-  yield { bytes: 'data: [DONE]\n\n', token: false };
+  yield { bytes: sse('[DONE]'), token: false };
 }
 
-function firstDelta({ tool }: Answer): object {
-  if (tool === undefined) return { role: 'assistant', content: '', refusal: null };
-  return { role: 'assistant', content: null, refusal: null, tool_calls: [{ index: 0, ...toolCall(tool, '') }] };
+interface Delta {
+  content?: string | null;
+  [field: string]: unknown;
 }
 
-function* nextDeltas({ tool, text }: Answer): Generator<object> {
-  if (tool === undefined) for (const word of words(text)) yield { content: word };
-  else for (const part of fragments(text)) yield { tool_calls: [{ index: 0, function: { arguments: part } }] };
+function firstDelta({ calls: [first], thoughts: reasoning }: Answer): Delta {
+  if (first === undefined) return { role: 'assistant', content: '', refusal: null };
+  return { role: 'assistant', content: null, refusal: null, ...(reasoning === '' ? startOfCall(first, 0) : {}) };
 }
 
-function sse(chunk: object): string {
-  return `data: ${JSON.stringify(chunk)}\n\n`;
+function startOfCall({ name }: ToolCall, index: number): Delta {
+  return { tool_calls: [{ index, ...toolCall({ name, arguments: '' }) }] };
+}
+
+function* nextDeltas(said: Answer): Generator<Delta & { isToken?: boolean }> {
+  for (const word of words(said.thoughts)) yield { reasoning_content: word };
+  for (const [index, call] of said.calls.entries()) {
+    if (index > 0 || said.thoughts !== '') yield { ...startOfCall(call, index), isToken: false };
+    for (const part of fragments(call.arguments)) yield { tool_calls: [{ index, function: { arguments: part } }] };
+  }
+  for (const word of words(said.text)) yield said.finish === 'refusal' ? { refusal: word } : { content: word };
+  if (said.source) yield { annotations: annotations(said), isToken: false };
 }

@@ -1,14 +1,29 @@
-/** The sockets of the simulated model: finds the route, reads the body, writes the answer at a model's pace. */
-import { randomUUID } from 'node:crypto';
+/** The sockets of the simulated model: finds the route, reads the body, has the answer made and played. */
 import { once } from 'node:events';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Reply, Route, StreamPiece, WireFormat } from './format.ts';
+import { anthropic } from './anthropic.ts';
+import { azure } from './azure.ts';
+import { bedrock } from './bedrock.ts';
+import { type Behaviour, Behaviours, type DirectivesSource, prefillOf, readDirectives } from './behaviour.ts';
+import { cohere } from './cohere.ts';
+import { type Access, type Call, header, newId, ok, type Reply, type Route, type WireFormat } from './format.ts';
+import { gemini } from './gemini.ts';
 import { Refusal } from './model.ts';
 import { openaiChat } from './openai-chat.ts';
+import { openaiEmbeddings } from './openai-embeddings.ts';
+import { openaiResponses } from './openai-responses.ts';
+import { play } from './play.ts';
 
-const FORMATS: [WireFormat, ...WireFormat[]] = [openaiChat];
+const FORMATS = [anthropic, azure, bedrock, cohere, gemini, openaiChat, openaiEmbeddings, openaiResponses];
+/** Words the refusal of a path that nobody serves. */
+const NOBODY = openaiChat;
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
 
 /** How to start the simulated model. */
@@ -19,6 +34,14 @@ export interface SimulatorOptions {
   port?: number;
   /** Time between two tokens of a stream in milliseconds; 15 by default, 0 for as fast as the client reads. */
   tokenDelayMs?: number;
+  /** Pace, faults and prefill by the model's name, `*` for all; see behaviour.ts. */
+  models?: Record<string, DirectivesSource>;
+  /** Also OpenAI's paths want a key, as OpenAI does and many servers with its API do not; false by default. */
+  requireKey?: boolean;
+  /** Keys that are refused with the vendor's 401; any other is good. */
+  wrongKeys?: string[];
+  /** AWS secrets by their access key id. When there are any, AWS signatures are verified with them. */
+  awsSecrets?: Record<string, string>;
   /** Gets one line per request, without its text; silent by default. */
   log?: (line: string) => void;
 }
@@ -31,18 +54,44 @@ export interface Simulator {
   close(graceMs?: number): Promise<void>;
 }
 
-/** Starts a simulated model; resolves when it listens, rejects when the address cannot be had. */
+/** What all requests of one process share. */
+interface Process {
+  tokenDelayMs: number;
+  behaviours: Behaviours;
+  access: Access;
+  log: (line: string) => void;
+}
+
+/**
+ * Starts a simulated model; resolves when it listens.
+ *
+ * @throws Error when the address cannot be had, or when the directives of a model are wrong
+ */
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
-  const { host = '127.0.0.1', port = 0, tokenDelayMs = 15, log = () => {} } = options;
+  const { host = '127.0.0.1', port = 0 } = options;
+  const shared = processOf(options);
   const server = createServer((request, response) => {
     response.on('close', () => setImmediate(() => dropIdleWhenClosing(server)));
-    void serve(request, response, tokenDelayMs, log);
+    void serve(request, response, shared);
   });
   server.listen(port, host);
   await once(server, 'listening');
   const bound = (server.address() as AddressInfo).port;
   const name = host.includes(':') ? `[${host}]` : host;
   return { url: `http://${name}:${bound}`, close: (graceMs = 0) => stop(server, graceMs) };
+}
+
+function processOf({ tokenDelayMs = 15, log = () => {}, ...options }: SimulatorOptions): Process {
+  return {
+    tokenDelayMs,
+    behaviours: new Behaviours(options.models),
+    access: {
+      requireKey: options.requireKey ?? false,
+      wrongKeys: new Set(options.wrongKeys),
+      awsSecrets: new Map(Object.entries(options.awsSecrets ?? {})),
+    },
+    log,
+  };
 }
 
 /** `server.close` drops the connections that are idle at that time; those that become idle later are dropped here. */
@@ -57,53 +106,108 @@ async function stop(server: Server, graceMs: number): Promise<void> {
   clearTimeout(deadline);
 }
 
-async function serve(
-  request: IncomingMessage,
-  response: ServerResponse,
-  tokenDelayMs: number,
-  log: (line: string) => void,
-): Promise<void> {
-  const path = pathOf(request);
+async function serve(request: IncomingMessage, response: ServerResponse, shared: Process): Promise<void> {
+  const target = targetOf(request);
+  const format = formatFor(target.path, request.headers) ?? NOBODY;
+  const requestId = newId('req_');
   const gone = new AbortController();
   response.on('close', () => gone.abort());
   response.setHeader('x-simulated', 'true');
-  response.setHeader('x-request-id', `req_${randomUUID().replaceAll('-', '')}`);
+  response.setHeader(format.requestIdHeader, requestId);
+  const exchange = { response, gone: gone.signal, refuse: (refusal: Refusal) => format.refuse(refusal, requestId) };
+  const line = `${request.method} ${target.path}`;
   try {
-    const reply = await replyTo(request, path);
-    if ('stream' in reply) await writeStream(response, reply.stream, tokenDelayMs, gone.signal);
-    else writeJson(response, reply);
-    log(`${request.method} ${path} ${reply.status}`);
+    const { reply, behaviour } = await replyTo(request, target, { format, shared, requestId });
+    await play(exchange, reply, { 'token-delay': shared.tokenDelayMs, ...behaviour });
+    shared.log(`${line} ${reply.status}`);
   } catch (error) {
     if (!gone.signal.aborted) response.destroy();
-    log(`${request.method} ${path} ${gone.signal.aborted ? 'the client left' : `failed: ${error}`}`);
+    shared.log(`${line} ${gone.signal.aborted ? 'the client left' : `failed: ${error}`}`);
   }
 }
 
-function pathOf(request: IncomingMessage): string {
-  const path = (request.url ?? '/').split('?')[0] ?? '/';
-  return path.length > 1 ? path.replace(/\/$/, '') : path;
+type Target = Pick<Call, 'path' | 'query'>;
+
+function targetOf({ url = '/' }: IncomingMessage): Target {
+  const [path = '/', ...query] = url.split('?');
+  return { path: path.length > 1 ? path.replace(/\/$/, '') : path, query: new URLSearchParams(query.join('?')) };
+}
+
+function formatFor(path: string, headers: IncomingHttpHeaders): WireFormat | undefined {
+  return FORMATS.find(({ routes }) => routes.some((route) => isFor(route, path, headers)));
+}
+
+function isFor(route: Route, path: string, headers: IncomingHttpHeaders): boolean {
+  return route.path.test(path) && (route.isMeant?.(headers) ?? true);
+}
+
+interface Answering {
+  format: WireFormat;
+  shared: Process;
+  requestId: string;
 }
 
 /** Every request gets a reply: what cannot be answered is refused in the words of its format. */
-async function replyTo(request: IncomingMessage, path: string): Promise<Reply> {
-  if (path === '/health') return { status: 200, json: { status: 'ok', simulated: true } };
-  const format = FORMATS.find(({ routes }) => routes.some((route) => route.path.test(path)));
+async function replyTo(
+  request: IncomingMessage,
+  target: Target,
+  { format, shared, requestId }: Answering,
+): Promise<{ reply: Reply; behaviour: Behaviour }> {
+  if (target.path === '/health') return { reply: ok({ status: 'ok', simulated: true }), behaviour: {} };
+  let behaviour: Behaviour = {};
   try {
     const bytes = await readBody(request);
-    const route = routeFor(format, request.method, path);
-    return route.answer(route.method === 'GET' ? undefined : parse(bytes), { ...route.path.exec(path)?.groups });
+    const route = routeFor(format, request, target.path);
+    const call = callOf(request, target, { bytes, route });
+    format.authenticate(call, shared.access);
+    behaviour = behaviourOf(call, shared.behaviours);
+    if (behaviour.status !== undefined) throw refusalOf(behaviour.status, behaviour);
+    return { reply: route.answer({ ...call, prefill: prefillOf(behaviour) }), behaviour };
   } catch (error) {
-    if (error instanceof Refusal) return (format ?? FORMATS[0]).refuse(error);
+    if (error instanceof Refusal) return { reply: format.refuse(error, requestId), behaviour };
     throw error;
   }
 }
 
-function routeFor(format: WireFormat | undefined, method: string | undefined, path: string): Route {
-  const routes = format?.routes.filter((route) => route.path.test(path)) ?? [];
-  if (routes.length === 0) throw new Refusal(404, `Unknown request URL: ${path}.`, 'unknown_url');
-  const route = routes.find((candidate) => candidate.method === method);
+function routeFor({ routes }: WireFormat, { method, headers }: IncomingMessage, path: string): Route {
+  const served = routes.filter((route) => isFor(route, path, headers));
+  if (served.length === 0) throw new Refusal(404, `Unknown request URL: ${path}.`, 'unknown_url');
+  const route = served.find((candidate) => candidate.method === method);
   if (!route) throw new Refusal(405, `Not allowed to ${method} on ${path}.`, 'method_not_supported');
   return route;
+}
+
+function callOf(request: IncomingMessage, target: Target, { bytes, route }: { bytes: Buffer; route: Route }): Call {
+  const { method, headers } = request;
+  const body = method === 'GET' ? undefined : parse(bytes);
+  const parameters = parametersOf(route.path.exec(target.path)?.groups ?? {});
+  return { method: method!, ...target, headers, parameters, body, bytes, prefill: 'continue' };
+}
+
+function parametersOf(groups: Record<string, string | undefined>): Record<string, string> {
+  try {
+    return Object.fromEntries(Object.entries(groups).map(([name, value]) => [name, decodeURIComponent(value ?? '')]));
+  } catch {
+    throw new Refusal(400, 'The path is not percent-encoded as RFC 3986 wants it.');
+  }
+}
+
+/** What names no model, such as a list of models, meets only the faults of its own header. */
+function behaviourOf({ parameters, body, headers }: Call, behaviours: Behaviours): Behaviour {
+  const model = parameters.model ?? (body as { model?: unknown } | null | undefined)?.model;
+  const wanted = header(headers, 'x-simulate');
+  try {
+    return typeof model === 'string' ? behaviours.of(model, wanted) : readDirectives(wanted ?? '');
+  } catch (error) {
+    throw new Refusal(400, (error as Error).message, 'invalid_value', 'model');
+  }
+}
+
+function refusalOf(status: number, behaviour: Behaviour): Refusal {
+  const refusal = new Refusal(status, `The simulated model answers ${status} because it was told to.`, behaviour.code);
+  refusal.retryAfterS = behaviour['retry-after'];
+  refusal.resetS = behaviour['limit-reset'];
+  return refusal;
 }
 
 /** Reads to the end even when the body is too large, so that the client gets the 413 and not a reset. */
@@ -125,32 +229,4 @@ function parse(bytes: Buffer): unknown {
   } catch {
     throw new Refusal(400, 'We could not parse the JSON body of your request.');
   }
-}
-
-type WholeReply = Exclude<Reply, { stream: unknown }>;
-
-function writeJson(response: ServerResponse, { status, headers, json }: WholeReply): void {
-  const body = Buffer.from(JSON.stringify(json));
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length, ...headers });
-  response.end(body);
-}
-
-/** @throws AbortError as soon as the client has gone */
-async function writeStream(
-  response: ServerResponse,
-  pieces: Iterable<StreamPiece>,
-  tokenDelayMs: number,
-  gone: AbortSignal,
-): Promise<void> {
-  response.writeHead(200, {
-    'content-type': 'text/event-stream; charset=utf-8',
-    'cache-control': 'no-cache, no-transform',
-    'x-accel-buffering': 'no',
-  });
-  for (const { bytes, token } of pieces) {
-    if (token && tokenDelayMs > 0) await sleep(tokenDelayMs, undefined, { signal: gone });
-    gone.throwIfAborted();
-    if (!response.write(bytes)) await once(response, 'drain', { signal: gone });
-  }
-  response.end();
 }
