@@ -1,11 +1,13 @@
 /** Which folder speaks for which kind of provider. A new vendor is one folder and one line here. */
 import type { CommonProviderConfig } from '../config/schema.ts';
+import { anthropic } from './anthropic/provider.ts';
+import { azure } from './azure/provider.ts';
 import { openai } from './openai/provider.ts';
 import { openaiCompatible } from './openai-compatible/provider.ts';
 import type { Provider } from './provider.ts';
 import type { Vendor } from './vendor.ts';
 
-export const VENDORS: readonly Vendor[] = [openai, openaiCompatible];
+export const VENDORS: readonly Vendor[] = [openai, azure, openaiCompatible, anthropic];
 
 /** Makes the provider that the config describes. */
 export function makeProvider(name: string, config: CommonProviderConfig): Provider {
@@ -15,4 +17,4 @@ export function makeProvider(name: string, config: CommonProviderConfig): Provid
 }
 
 /** Headers of the vendors' answers that tell a client something of its answer, and nothing of the gateway's account. */
-export const SHOWN_HEADERS: readonly string[] = ['openai-processing-ms', 'openai-version', 'openai-model'];
+export const SHOWN_HEADERS: readonly string[] = ['openai-processing-ms', 'openai-version', 'openai-model', 'request-id'];

@@ -8,7 +8,7 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { configSchema } from '../../gateway/config/schema.ts';
 import { ERRORS } from '../../gateway/errors.ts';
-import { PRESETS } from '../../gateway/providers/presets.ts';
+import { VENDORS } from '../../gateway/providers/registry.ts';
 import { startGateway } from '../support/gateway.ts';
 import { type Block, blocks, madeUp, README, table } from './blocks.ts';
 
@@ -58,7 +58,7 @@ describe('the configs', () => {
   test('have presets for every kind that the text names, and the text names every preset', () => {
     const paragraph = /Kinds that bring their base URL.*?\n\n/s.exec(README)![0];
     const named = [...paragraph.matchAll(/`([a-z-]+)`/g)].map(([, name]) => name);
-    expect(named.sort()).toEqual(Object.keys(PRESETS).sort());
+    expect(named.sort()).toEqual(VENDORS.flatMap(({ kinds }) => Object.keys(kinds)).sort());
   });
 });
 
