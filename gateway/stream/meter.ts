@@ -1,4 +1,5 @@
 /** What is learnt of a stream while it passes: its usage, its first token, and whether it came to an end. */
+import type { Usage } from '../../proto/contract.ts';
 import type { StreamEvent } from '../dialects/dialect.ts';
 import type { RequestRecord } from '../telemetry/record.ts';
 
@@ -33,7 +34,7 @@ export class Meter {
     const { record } = this;
     if (event.done) this.isDone = true;
     for (const choice of event.finished) this.finished.add(choice);
-    if (event.usage !== undefined) record.usage = event.usage;
+    if (event.usage !== undefined) record.usage = merged(record.usage, event.usage);
     if (event.model !== undefined) record.upstreamModel ??= event.model;
     for (const { channel, text } of event.parts) {
       this.begun.add(channel.slice(0, channel.indexOf('/')));
@@ -43,4 +44,10 @@ export class Meter {
       record.firstTokenAt ??= performance.now();
     }
   }
+}
+
+/** Some formats tell the prompt's tokens at the beginning of a stream, and at its end those of the answer alone. */
+function merged(before: Usage | undefined, now: Usage): Usage {
+  if (before === undefined || now.inputTokens > 0) return now;
+  return { ...before, ...now, inputTokens: before.inputTokens };
 }
