@@ -4,12 +4,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Simulator, startSimulator } from '../../simulator/server.ts';
 import { send } from '../support/client.ts';
 
+const openai = new OpenAI({ apiKey: 'any', maxRetries: 0 });
 let simulator: Simulator;
-let openai: OpenAI;
 
 beforeAll(async () => {
   simulator = await startSimulator({ tokenDelayMs: 0 });
-  openai = new OpenAI({ baseURL: `${simulator.url}/v1`, apiKey: 'any', maxRetries: 0 });
+  openai.baseURL = `${simulator.url}/v1`;
 });
 afterAll(() => simulator.close());
 
