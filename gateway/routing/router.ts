@@ -170,6 +170,7 @@ class RequestPlan implements Plan {
   private attempts = 0;
   private last: RoutedTarget | undefined;
   private hasFallenBack = false;
+  private hadOneMore = false;
 
   constructor(model: CompiledModel, facts: RoutingFacts) {
     this.model = model;
@@ -186,9 +187,9 @@ class RequestPlan implements Plan {
     if (failure.code === 'unsupported_field') return this.elsewhere(now, failure);
     const special = this.fallBack(failure, now);
     if (special !== undefined) return special;
-    if (!isPassing(failure, this.model.policy.retry.on) || this.attempts >= this.mostAttempts(failure))
-      return undefined;
-    return this.sameAgain(now) ?? this.elsewhere(now, failure) ?? this.allAgain(now);
+    const { attempts = Number.POSITIVE_INFINITY, on } = this.model.policy.retry;
+    if (!isPassing(failure, on) || this.attempts >= attempts) return undefined;
+    return this.sameAgain(now) ?? this.elsewhere(now, failure) ?? this.allAgain(now, failure);
   }
 
   private first(now: number): Attempt {
@@ -232,13 +233,6 @@ class RequestPlan implements Plan {
     return this.give(target, now, 0);
   }
 
-  /** Without a number in the config, a connection that broke is tried once more: it may have been an idle one's end. */
-  private mostAttempts(failure: GatewayError): number {
-    const { attempts, perTarget } = this.model.policy.retry;
-    if (attempts !== undefined) return attempts;
-    return this.candidates.length * perTarget + (isConnectionLost(failure) ? 1 : 0);
-  }
-
   /** The target that has just failed, when it is to be tried several times in a row. */
   private sameAgain(now: number): Attempt | undefined {
     const target = this.last!;
@@ -254,8 +248,15 @@ class RequestPlan implements Plan {
     return this.give(target, now, 0);
   }
 
-  /** All have been asked: from the one that was asked the least. */
-  private allAgain(now: number): Attempt | undefined {
+  /**
+   * All have been asked: again from the one that was asked the least, while the config's attempts last. Without a number
+   * there, a connection that was lost is tried once more: it may have been an idle one at its end.
+   */
+  private allAgain(now: number, failure: GatewayError): Attempt | undefined {
+    if (this.model.policy.retry.attempts === undefined) {
+      if (this.hadOneMore || !isConnectionLost(failure)) return undefined;
+      this.hadOneMore = true;
+    }
     const tries = (target: RoutedTarget) => this.tried.get(target)?.tries ?? 0;
     const inTurn = this.candidates.toSorted((a, b) => tries(a) - tries(b));
     for (const target of inTurn) {

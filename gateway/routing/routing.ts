@@ -93,11 +93,14 @@ const NO_TIMEOUTS: TargetTimeouts = { attempt: undefined, firstToken: undefined,
 
 type WholeModel = Extract<ModelConfig, { targets: unknown }>;
 
-/** The short forms have one target, and everything else as it is by default. */
+/**
+ * The short forms have one target: with nobody to take its place it is not shut off, a stream of it that breaks stays
+ * broken, and everything else is as it is by default.
+ */
 function wholeModel(config: ModelConfig): WholeModel {
-  if (typeof config === 'string')
-    return { ...DEFAULT_ROUTING, targets: [{ provider: config, weight: 1, priority: 0 }] };
-  return 'targets' in config ? config : { ...DEFAULT_ROUTING, targets: [config] };
+  if (typeof config === 'object' && 'targets' in config) return config;
+  const only = typeof config === 'string' ? { provider: config, weight: 1, priority: 0 } : config;
+  return { ...DEFAULT_ROUTING, breaker: false, rescue: 'off', targets: [only] };
 }
 
 function policyOf({ strategy, retry, breaker, cooldown, hedge, rescue }: WholeModel): RoutingPolicy {
