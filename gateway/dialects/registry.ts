@@ -1,11 +1,23 @@
 /** Which dialect is spoken at which path. A new dialect is one folder and one line here. */
-import type { Dialect, PathFacts } from './dialect.ts';
 import { anthropicCountTokens } from './anthropic-count-tokens/dialect.ts';
 import { anthropicMessages } from './anthropic-messages/dialect.ts';
+import type { Dialect, PathFacts } from './dialect.ts';
+import { gemini } from './gemini/dialect.ts';
+import { geminiCountTokens } from './gemini-count-tokens/dialect.ts';
+import { geminiEmbedding, geminiEmbeddings } from './gemini-embeddings/dialect.ts';
 import { openaiChat } from './openai-chat/dialect.ts';
 import { openaiEmbeddings } from './openai-embeddings/dialect.ts';
 
-const DIALECTS: readonly Dialect[] = [openaiChat, openaiEmbeddings, anthropicMessages, anthropicCountTokens];
+const DIALECTS: readonly Dialect[] = [
+  openaiChat,
+  openaiEmbeddings,
+  anthropicMessages,
+  anthropicCountTokens,
+  gemini,
+  geminiCountTokens,
+  geminiEmbedding,
+  geminiEmbeddings,
+];
 
 /** A call that a dialect knows, by its path. */
 export interface Call {

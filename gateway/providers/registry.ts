@@ -2,12 +2,14 @@
 import type { CommonProviderConfig } from '../config/schema.ts';
 import { anthropic } from './anthropic/provider.ts';
 import { azure } from './azure/provider.ts';
+import { gemini } from './gemini/provider.ts';
 import { openai } from './openai/provider.ts';
 import { openaiCompatible } from './openai-compatible/provider.ts';
 import type { Provider } from './provider.ts';
 import type { Vendor } from './vendor.ts';
+import { vertex } from './vertex/provider.ts';
 
-export const VENDORS: readonly Vendor[] = [openai, azure, openaiCompatible, anthropic];
+export const VENDORS: readonly Vendor[] = [openai, azure, openaiCompatible, anthropic, gemini, vertex];
 
 /** Makes the provider that the config describes. */
 export function makeProvider(name: string, config: CommonProviderConfig): Provider {
