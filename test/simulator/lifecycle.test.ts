@@ -82,3 +82,34 @@ test('the program refuses a port that is none', async () => {
   expect(message).toBe("simulated model: the port must be a whole number from 0 to 65535, not 'x'.");
   expect(await once(program, 'exit')).toEqual([1, null]);
 });
+
+test('the program takes its models’ behaviour from options and environment, and says that answers are simulated', async () => {
+  const options = ['--port', '0', '--token-delay', '0', '--fail-every', '2', '--require-key', '--wrong-keys', 'a,b'];
+  const env = { ...process.env, SIMULATOR_FAULTS: '{"busy":"status=429","half":{"truncate-after":1}}' };
+  const program = spawn(process.execPath, ['simulator/main.ts', ...options], { env });
+  const lines = createInterface(program.stdout)[Symbol.asyncIterator]();
+  const url = /http:\/\/127\.0\.0\.1:\d+/.exec((await lines.next()).value as string)?.[0] ?? '';
+  const status = async (model: string, key = 'any') => {
+    const body = { model, messages: [{ role: 'user', content: 'hi' }] };
+    const headers: Record<string, string> = key ? { authorization: `Bearer ${key}` } : {};
+    return (await send(`${url}/v1/chat/completions`, { body, headers })).status;
+  };
+  expect([await status('any', ''), await status('any', 'b')]).toEqual([401, 401]);
+  expect([await status('any'), await status('any')]).toEqual([200, 503]);
+  expect([await status('busy'), await status('busy')]).toEqual([200, 429]);
+  expect((await lines.next()).value).toBe('simulated: POST /v1/chat/completions 401');
+  program.kill('SIGTERM');
+  expect(await once(program, 'exit')).toEqual([0, null]);
+});
+
+test.each([
+  [['--faults', '["status=429"]'], '--faults must be a JSON object'],
+  [['--faults', '{"a":"stauts=429"}'], 'stauts'],
+  [['--faults', '{'], '--faults must be a JSON object'],
+  [['--fail-every', '0'], 'fail-every'],
+])('the program refuses %j', async (options, reason) => {
+  const program = spawn(process.execPath, ['simulator/main.ts', '--port', '0', ...options]);
+  const [message] = (await once(createInterface(program.stderr), 'line')) as [string];
+  expect(message).toContain(reason);
+  expect(await once(program, 'exit')).toEqual([1, null]);
+});
