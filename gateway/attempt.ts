@@ -29,6 +29,14 @@ export interface Outgoing {
   isRead: boolean;
 }
 
+/** How a target is asked. */
+export interface Manner {
+  /** What it goes on from. */
+  join?: Join;
+  /** Whether a stream has begun only when it has said something: until then another target can take its place. */
+  wantsContent: boolean;
+}
+
 /** How a try goes on from what another target has said. */
 export interface Join {
   said: Said;
@@ -69,11 +77,11 @@ export interface Attempt {
 }
 
 /** Asks a target. */
-export function attempt(life: Life, target: RoutedTarget, outgoing: Outgoing, join?: Join): Attempt {
+export function attempt(life: Life, target: RoutedTarget, outgoing: Outgoing, manner: Manner): Attempt {
   const stop = new Stop();
   const { attempt: timeoutMs } = target.timeouts;
   const timer = timeoutMs === undefined ? undefined : setTimeout(() => stop.now(late(target.provider.name)), timeoutMs);
-  const answer = Promise.race([tried(life, target, outgoing, { join, stop }), stop.stopped]).finally(() =>
+  const answer = Promise.race([tried(life, target, outgoing, { ...manner, stop }), stop.stopped]).finally(() =>
     clearTimeout(timer),
   );
   return { answer, abort: () => stop.now(GONE) };
@@ -121,7 +129,7 @@ async function tried(
   life: Life,
   target: RoutedTarget,
   outgoing: Outgoing,
-  { join, stop }: { join: Join | undefined; stop: Stop },
+  { join, wantsContent, stop }: Manner & { stop: Stop },
 ): Promise<Answer> {
   const { gateway, snapshot, dialect, record } = life;
   const { provider } = target;
@@ -151,7 +159,7 @@ async function tried(
   if (streams && dialect.operation === 'chat') {
     const chat = endpoint as ChatEndpoint;
     const passes = isNative && join === undefined;
-    const look = passes ? lookAtDialect(dialect) : lookAtEvents(chat.openReader());
+    const look = passes ? lookAtDialect(dialect, wantsContent) : lookAtEvents(chat.openReader(), wantsContent);
     const begun = await primed(reply, look, target.timeouts.firstToken);
     return { kind: 'stream', reply: begun, endpoint: chat, isNative: passes, leftOut: written.leftOut };
   }

@@ -130,7 +130,7 @@ class Calls {
   private start({ target }: Next, join?: Join): Attempt {
     const { life } = this;
     const startedAt = performance.now();
-    const begun = attempt(life, target, this.outgoing, join);
+    const begun = attempt(life, target, this.outgoing, { join, wantsContent: this.wantsContent(target) });
     this.open.add(begun);
     life.record.attempts += 1;
     const answer = begun.answer.then(
@@ -146,6 +146,11 @@ class Calls {
     );
     answer.catch(() => {});
     return { answer, abort: () => begun.abort() };
+  }
+
+  /** With nobody to take its place, what a stream begins with goes out at once. */
+  private wantsContent({ timeouts }: RoutedTarget): boolean {
+    return this.model.targets.length > 1 || timeouts.firstToken !== undefined;
   }
 
   private begun(target: RoutedTarget, answer: Answer, startedAt: number): void {

@@ -131,6 +131,10 @@ function references(config: Config, place: (path: Path) => string): string[] {
       if (route.plugins.indexOf(plugin) < i)
         problems.push(`${place(path)}: the plugin \`${plugin}\` stands here twice`);
     });
+    if (route.passthrough !== undefined) {
+      const to = typeof route.passthrough === 'string' ? route.passthrough : route.passthrough.provider;
+      wants(config.providers, to, 'provider', ['routes', prefix, 'passthrough']);
+    }
     route.models?.forEach((model, i) => wants(config.models, model, 'model', ['routes', prefix, 'models', i]));
   }
   return problems;

@@ -76,6 +76,8 @@ export interface StreamEvent {
   finished: string[];
   /** Channels that end with this event while their choice goes on. What was held of them goes out before it. */
   closed: string[];
+  /** Takes out the vendor's seal of the text that this event closes; called where a guard has changed that text. */
+  unseal?(): void;
   /** Places that say again what a channel has said; they are made to say what the client was shown. */
   repeats: Repeat[];
   usage: Usage | undefined;
@@ -172,6 +174,8 @@ export interface ChatDialect extends Face {
   readonly asksUsage: boolean;
   /** Whether events say again what a channel has said ({@link StreamEvent.repeats}), so that it has to be kept. */
   readonly repeatsText?: boolean;
+  /** Whether events seal what a channel has said ({@link StreamEvent.unseal}). */
+  readonly sealsText?: boolean;
   /** Reads a request into the hub; throws `invalid_request` with a sentence that names the field. */
   toHub(body: Json): HubRequest;
   /** Writes a whole answer. `model` is the name that the client asked for. */

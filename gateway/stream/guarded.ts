@@ -45,6 +45,8 @@ export class Guarded extends Relay {
   private readonly channels = new Map<string, Channel>();
   /** What was released of each channel, where the dialect says it again at the end. */
   private readonly said = new Map<string, string>();
+  /** What the provider said on each, where the dialect seals it. */
+  private readonly sealed = new Map<string, string>();
   private waiting: Item[] = [];
   private isGuarding = false;
   /** What to do once everything that waits has been passed on. */
@@ -226,22 +228,36 @@ export class Guarded extends Relay {
   private emit(batch: Item[], windows: Window[], released: string[]): string {
     const before = new Map<Item | undefined, string>();
     windows.forEach((window, i) => {
-      if (this.context.dialect.repeatsText)
-        this.said.set(window.channel.name, this.saidOn(window.channel.name) + released[i]!);
+      this.keep(window, released[i]!);
       const left = distribute(window, released[i]!);
       if (left === '') return;
       const { dialect } = this.context;
       const event = dialect.frame(dialect.textEvent(this.like, window.channel.name, left));
       before.set(window.endsAt, (before.get(window.endsAt) ?? '') + event);
     });
-    if (this.context.dialect.repeatsText) for (const item of batch) this.repeat(item);
+    for (const item of batch) this.agree(item);
     let out = '';
     for (const item of batch) out += (before.get(item) ?? '') + this.frameOf(item);
     return out + (before.get(undefined) ?? '');
   }
 
-  /** An event that says again what a channel has said says what the client was shown. */
-  private repeat(item: Item): void {
+  private keep({ channel: { name }, text }: Window, released: string): void {
+    const { repeatsText, sealsText } = this.context.dialect;
+    if (!repeatsText && !sealsText) return;
+    this.said.set(name, this.saidOn(name) + released);
+    if (sealsText) this.sealed.set(name, (this.sealed.get(name) ?? '') + text);
+  }
+
+  /** An event that says again what a channel has said says what the client was shown; a seal of other text is no seal. */
+  private agree(item: Item): void {
+    const { event } = item;
+    if (
+      event?.unseal !== undefined &&
+      event.closed.some((name) => this.saidOn(name) !== (this.sealed.get(name) ?? ''))
+    ) {
+      event.unseal();
+      item.isChanged = true;
+    }
     for (const { channels, text, set } of item.event?.repeats ?? []) {
       const shown = channels.map((name) => this.saidOn(name)).join('');
       if (shown === text) continue;

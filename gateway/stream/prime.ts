@@ -106,8 +106,8 @@ class Primed implements UpstreamReply {
   }
 }
 
-/** Looks at a stream of the client's own dialect. */
-export function lookAtDialect(dialect: ChatDialect): Look {
+/** Looks at a stream of the client's own dialect. `wantsContent`: an event that says nothing yet is no beginning. */
+export function lookAtDialect(dialect: ChatDialect, wantsContent: boolean): Look {
   const frames = new FrameReader();
   const saysSomething = (frame: string): boolean => {
     const data = frameData(frame);
@@ -119,6 +119,7 @@ export function lookAtDialect(dialect: ChatDialect): Look {
       throw new GatewayError('upstream_bad_answer', 'The provider’s answer is not a stream of events. Try again.');
     }
     if (event.error !== undefined || isErrorFrame(frame)) throw reported();
+    if (!wantsContent) return true;
     return (
       event.finished.length > 0 || event.done || event.tools.length > 0 || event.parts.some(({ text }) => text !== '')
     );
@@ -133,13 +134,15 @@ export function lookAtDialect(dialect: ChatDialect): Look {
 }
 
 /** Looks at a stream of a vendor's own format. */
-export function lookAtEvents(reader: StreamReader): Look {
+export function lookAtEvents(reader: StreamReader, wantsContent: boolean): Look {
+  const begins = (event: HubEvent) => isContent(event) || !wantsContent;
   return {
-    see: (bytes) => reader.push(bytes).some(isContent),
-    end: () => reader.end().some(isContent),
+    see: (bytes) => reader.push(bytes).some(begins),
+    end: () => reader.end().some(begins),
   };
 }
 
+/** @throws GatewayError the provider's own error */
 function isContent(event: HubEvent): boolean {
   switch (event.type) {
     case 'error':

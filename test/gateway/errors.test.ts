@@ -61,6 +61,17 @@ const CASES: Record<ErrorCode, Reach> = {
   invalid_request: ({ gateway }) => ask(gateway, { model: 'm', messages: 'hello' }),
   invalid_json: ({ gateway }) => ask(gateway, '{'),
   missing_model: ({ gateway }) => ask(gateway, { messages: [] }),
+  async unsupported_field({ gateway }) {
+    const asked = { model: 'test-model', max_tokens: 9, container: 'c', messages: [{ role: 'user', content: 'x' }] };
+    const response = await send(`${gateway.url}/v1/messages`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(asked),
+    });
+    // Anthropic's form keeps the gateway's code among the details.
+    const { error } = await response.json<{ error: ApiError & { details: { error_code: string } } }>();
+    return { ...error, status: response.status, code: error.details.error_code };
+  },
   unsupported_media_type: ({ gateway }) => ask(gateway, 'a=b', { headers: { 'Content-Type': 'text/plain' } }),
   body_too_large: ({ gateway }) => ask(gateway, prompt('x'.repeat(20_000))),
   async body_timeout({ gateway }) {
@@ -79,7 +90,8 @@ const CASES: Record<ErrorCode, Reach> = {
   rate_limited: on('/full'),
   content_rejected: on('/prude'),
   guard_unavailable: on('/broken'),
-  upstream_unreachable: scripted({ fault: 'reset' }),
+  // A lost connection is tried once more.
+  upstream_unreachable: scripted({ fault: 'reset' }, { fault: 'reset' }),
   upstream_failed: scripted(failing(500)),
   upstream_refused_key: scripted(failing(401)),
   upstream_bad_answer: scripted({ whole: '<html>hello</html>', contentType: 'text/html' }),
@@ -176,7 +188,7 @@ describe('a provider that', () => {
     [
       'is at its limit in its own words',
       { whole: errorBody('x', { code: 'insufficient_quota' }), status: 429 },
-      { status: 429, code: 'insufficient_quota', type: 'rate_limit_error' },
+      { status: 429, code: 'insufficient_quota', type: 'insufficient_quota' },
       {},
     ],
     [
@@ -261,7 +273,7 @@ describe('a provider that', () => {
   ];
   test.each(refusals)('%s', async (_title, script, wanted, headers) => {
     await using rig = await startRig('fault' in script && script.fault === 'silence' ? '200ms' : undefined);
-    rig.upstream.next(script);
+    rig.upstream.always(script);
     const response = await ask(rig.gateway);
     expect(await errorOf(response)).toMatchObject(wanted);
     for (const name of ['retry-after', 'location']) expect(response.header(name)).toBe(headers[name]);
@@ -341,9 +353,20 @@ describe('failover to the second target', () => {
     expect(pair.second.requests).toEqual([]);
   });
 
-  test('the last failure is told when nobody is left', async () => {
+  test('S2-13 the failures of all are told when nobody is left', async () => {
     await using pair = await startPair();
     pair.first.next(failing(500));
+    pair.second.next({ ...failing(429), headers: { 'retry-after': '5' } });
+    const response = await ask(pair.gateway, prompt('x', { model: 'best' }));
+    expect(await errorOf(response)).toMatchObject({
+      status: 502,
+      message: expect.stringMatching(/^All providers failed: “\w+” \(failed\), “\w+” \(at its rate limit\)\./),
+    });
+  });
+
+  test('how long to wait is told when all are at their limit', async () => {
+    await using pair = await startPair();
+    pair.first.next({ ...failing(429), headers: { 'retry-after': '9' } });
     pair.second.next({ ...failing(429), headers: { 'retry-after': '5' } });
     const response = await ask(pair.gateway, prompt('x', { model: 'best' }));
     expect([response.status, response.header('retry-after')]).toEqual([429, '5']);

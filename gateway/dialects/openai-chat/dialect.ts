@@ -106,6 +106,9 @@ function requestSegments(body: Json): Segment[] {
     messageSegments(segments, `/messages/${i}`, message, i < newest && roleOf(message.role) !== 'system');
   });
   for (const [field, channel] of REQUEST_FIELDS) segments.deep(`/${field}`, body[field], 'system', channel, false);
+  for (const [field, value] of Object.entries(body)) {
+    if (!SETTINGS.has(field)) segments.deep(`/${escapePointer(field)}`, value, 'system', 'text', false);
+  }
   return segments.list;
 }
 
@@ -117,6 +120,16 @@ const REQUEST_FIELDS: [string, Channel][] = [
   ['prediction', 'text'],
 ];
 
+/** What is read above, and what says how to answer: no model reads it. Some servers' own fields are read (`documents`). */
+const SETTINGS = new Set([
+  ...REQUEST_FIELDS.map(([field]) => field),
+  ...['messages', 'model', 'stream', 'stream_options', 'tool_choice', 'function_call', 'parallel_tool_calls'],
+  ...['max_completion_tokens', 'max_tokens', 'temperature', 'top_p', 'top_k', 'n', 'stop', 'seed'],
+  ...['presence_penalty', 'frequency_penalty', 'logit_bias', 'logprobs', 'top_logprobs', 'modalities', 'audio'],
+  ...['reasoning_effort', 'reasoning', 'verbosity', 'service_tier', 'user', 'safety_identifier', 'metadata', 'store'],
+  ...['prompt_cache_key', 'prompt_cache_options', 'prompt_cache_retention', 'moderation', 'web_search_options'],
+]);
+
 function messageSegments(segments: Segments, path: string, message: Json, old: boolean): void {
   const role = roleOf(message.role);
   const channel: Channel = role === 'tool' ? 'tool-result' : 'text';
@@ -124,7 +137,8 @@ function messageSegments(segments: Segments, path: string, message: Json, old: b
   segments.add(`${path}/name`, message.name, role, 'text', old);
   segments.add(`${path}/refusal`, message.refusal, role, 'refusal', old);
   segments.add(`${path}/reasoning_content`, message.reasoning_content, role, 'reasoning', old);
-  segments.add(`${path}/reasoning`, message.reasoning, role, 'reasoning', old);
+  segments.deep(`${path}/reasoning`, message.reasoning, role, 'reasoning', old);
+  thoughtSegments(segments, `${path}/reasoning_details`, message.reasoning_details, { role, channel, old });
   if (Array.isArray(message.tool_calls)) {
     message.tool_calls.forEach((call, i) => {
       toolCallSegments(segments, `${path}/tool_calls/${i}`, call, role, old);
@@ -133,17 +147,65 @@ function messageSegments(segments: Segments, path: string, message: Json, old: b
   if (isJsonObject(message.function_call)) {
     segments.add(`${path}/function_call/arguments`, message.function_call.arguments, role, 'tool-arguments', old);
   }
-  if (isJsonObject(message.audio))
-    segments.add(`${path}/audio/transcript`, message.audio.transcript, role, 'text', old);
-  if (Array.isArray(message.annotations)) segments.deep(`${path}/annotations`, message.annotations, role, 'text', old);
+  imageSegments(segments, `${path}/images`, message.images, { role, channel, old });
+  soundSegments(segments, `${path}/audio`, message.audio, { role, channel, old });
+  for (const [key, value] of Object.entries(message)) {
+    if (!OWN_FIELDS.has(key)) segments.deep(`${path}/${escapePointer(key)}`, value, role, 'text', old);
+  }
 }
 
-function contentSegments(
-  segments: Segments,
-  path: string,
-  content: unknown,
-  place: { role: Role; channel: Channel; old: boolean },
-): void {
+/** A message's fields that are read above, or that only name something. */
+const OWN_FIELDS = new Set([
+  'role',
+  'content',
+  'name',
+  'refusal',
+  'reasoning_content',
+  'reasoning',
+  'reasoning_details',
+  'tool_calls',
+  'tool_call_id',
+  'function_call',
+  'images',
+  'audio',
+]);
+
+interface Place {
+  role: Role;
+  channel: Channel;
+  old: boolean;
+}
+
+/** Thoughts as OpenRouter has them. Their seals are the vendor's, and no model reads them: a rewrite would break them. */
+function thoughtSegments(segments: Segments, path: string, details: unknown, { role, old }: Place): void {
+  if (!Array.isArray(details)) {
+    segments.deep(path, details, role, 'reasoning', old);
+    return;
+  }
+  details.forEach((detail: unknown, i) => {
+    if (!isJsonObject(detail)) segments.deep(`${path}/${i}`, detail, role, 'reasoning', old);
+    else {
+      for (const [key, value] of Object.entries(detail)) {
+        if (!SEALS.has(key)) segments.deep(`${path}/${i}/${escapePointer(key)}`, value, role, 'reasoning', old);
+      }
+    }
+  });
+}
+
+const SEALS = new Set(['type', 'format', 'id', 'index', 'signature', 'data']);
+
+function imageSegments(segments: Segments, path: string, images: unknown, place: Place): void {
+  if (!Array.isArray(images)) segments.deep(path, images, place.role, 'text', place.old);
+  else contentSegments(segments, path, images, place);
+}
+
+function soundSegments(segments: Segments, path: string, audio: unknown, place: Place): void {
+  if (!isJsonObject(audio)) return;
+  segments.add(`${path}/transcript`, audio.transcript, place.role, 'text', place.old);
+  media(segments, `${path}/data`, audio.data, place, 'audio/*');
+}
+
+function contentSegments(segments: Segments, path: string, content: unknown, place: Place): void {
   const { role, channel, old } = place;
   if (!Array.isArray(content)) {
     segments.deep(path, content, role, channel, old);
@@ -154,6 +216,8 @@ function contentSegments(
     if (!isJsonObject(part)) segments.deep(at, part, role, channel, old);
     else if (part.type === 'image_url' && isJsonObject(part.image_url))
       media(segments, `${at}/image_url/url`, part.image_url.url, place);
+    else if (part.type === 'video_url' && isJsonObject(part.video_url))
+      media(segments, `${at}/video_url/url`, part.video_url.url, place);
     else if (part.type === 'input_audio' && isJsonObject(part.input_audio)) {
       media(segments, `${at}/input_audio/data`, part.input_audio.data, place, `audio/${part.input_audio.format}`);
     } else if (part.type === 'file' && isJsonObject(part.file)) {
@@ -302,7 +366,8 @@ function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void
 function readUsage(usage: unknown): Usage | undefined {
   if (!isJsonObject(usage)) return undefined;
   const { prompt_tokens: input, completion_tokens: output } = usage;
-  if (typeof input !== 'number' && typeof output !== 'number') return undefined;
+  // No answer costs nothing: noughts stand where the provider told none.
+  if (tokens(input) === 0 && tokens(output) === 0) return undefined;
   const cached = isJsonObject(usage.prompt_tokens_details) ? usage.prompt_tokens_details.cached_tokens : undefined;
   const reasoning = isJsonObject(usage.completion_tokens_details)
     ? usage.completion_tokens_details.reasoning_tokens
@@ -335,7 +400,7 @@ function readEvent(data: string): StreamEvent {
   if (body.usage) event.usage = readUsage(body.usage);
   if (!body.choices) return event;
   const choices = choicesOf(body);
-  event.usageOnly = choices.length === 0 && event.usage !== undefined;
+  event.usageOnly = choices.length === 0 && isJsonObject(body.usage);
   event.bare = choices.length > 0 && !body.usage;
   for (const choice of choices) if (isJsonObject(choice)) readChoice(event, choice);
   return event;

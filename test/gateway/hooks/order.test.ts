@@ -459,7 +459,7 @@ test('every end of a request is observed once: finished, rejected, failed', asyn
     observe: ({ status, outcome, code }) => void seen.push([status, outcome, code]) as undefined,
   });
   await using upstream = await startScriptedUpstream();
-  upstream.next(says(), { whole: '<html>', status: 500 }, { fault: 'reset' });
+  upstream.next(says(), { whole: '<html>', status: 500 }).always({ fault: 'reset' });
   const plugins = { witness: { at: 'local:witness' } };
   await using gateway = await startGateway(configFor(upstream.url, { plugins }), { factories: [witness] });
   for (const body of [prompt(), prompt(), prompt(), '{']) await (await ask(gateway, body)).text();

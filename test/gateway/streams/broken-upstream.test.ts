@@ -58,12 +58,13 @@ function expectBroken(result: SseResult): void {
 
 describe.each(['/plain', '/pii'])('on a route %s', (route) => {
   test.each(['reset', 'close'] as const)('a %s before the headers is a plain error', async (fault) => {
-    upstream.next({ fault });
+    // A lost connection is tried once more.
+    upstream.next({ fault }, { fault });
     expect((await plainError(await askStream(gateway, route))).code).toBe('upstream_unreachable');
   });
 
   test('an answer that is not HTTP is a plain error', async () => {
-    upstream.next({ raw: 'nonsense\r\n\r\n' });
+    upstream.next({ raw: 'nonsense\r\n\r\n' }, { raw: 'nonsense\r\n\r\n' });
     expect((await plainError(await askStream(gateway, route))).code).toBe('upstream_unreachable');
   });
 
