@@ -19,7 +19,13 @@ test('S0-01: one file with two models, as the document writes it: presets, and b
   await using gateway = await startGateway(text, { environment: KEYS });
   const route = gateway.gateway.snapshot.route('/v1/chat/completions')!;
   const targets = RACERS.map((name) => route.findModel(name)!.targets[0]!.provider);
-  const calls = targets.map((provider) => ({ origin: provider.origin, ...provider.chatCall([]) }));
+  const calls = await Promise.all(
+    targets.map(async (provider) => {
+      const path = provider.endpoints.chat[0]!.path({ model: 'm', stream: false });
+      const call = await provider.sign({ method: 'POST', path, headers: [], body: '{}' });
+      return { origin: provider.origin, ...call };
+    }),
+  );
   expect(calls).toMatchObject([
     { origin: 'https://api.openai.com', path: '/v1/chat/completions' },
     { origin: 'https://api.groq.com', path: '/openai/v1/chat/completions' },

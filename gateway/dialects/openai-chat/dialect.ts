@@ -106,9 +106,6 @@ function requestSegments(body: Json): Segment[] {
     messageSegments(segments, `/messages/${i}`, message, i < newest && roleOf(message.role) !== 'system');
   });
   for (const [field, channel] of REQUEST_FIELDS) segments.deep(`/${field}`, body[field], 'system', channel, false);
-  for (const [field, value] of Object.entries(body)) {
-    if (!SETTINGS.has(field)) segments.deep(`/${escapePointer(field)}`, value, 'system', 'text', false);
-  }
   return segments.list;
 }
 
@@ -118,17 +115,11 @@ const REQUEST_FIELDS: [string, Channel][] = [
   ['functions', 'tool-definition'],
   ['response_format', 'tool-definition'],
   ['prediction', 'text'],
+  // What Groq and vLLM put into the prompt beside the messages.
+  ['documents', 'text'],
+  ['chat_template', 'text'],
+  ['chat_template_kwargs', 'text'],
 ];
-
-/** What is read above, and what says how to answer: no model reads it. Some servers' own fields are read (`documents`). */
-const SETTINGS = new Set([
-  ...REQUEST_FIELDS.map(([field]) => field),
-  ...['messages', 'model', 'stream', 'stream_options', 'tool_choice', 'function_call', 'parallel_tool_calls'],
-  ...['max_completion_tokens', 'max_tokens', 'temperature', 'top_p', 'top_k', 'n', 'stop', 'seed'],
-  ...['presence_penalty', 'frequency_penalty', 'logit_bias', 'logprobs', 'top_logprobs', 'modalities', 'audio'],
-  ...['reasoning_effort', 'reasoning', 'verbosity', 'service_tier', 'user', 'safety_identifier', 'metadata', 'store'],
-  ...['prompt_cache_key', 'prompt_cache_options', 'prompt_cache_retention', 'moderation', 'web_search_options'],
-]);
 
 function messageSegments(segments: Segments, path: string, message: Json, old: boolean): void {
   const role = roleOf(message.role);
