@@ -189,6 +189,7 @@ function write(
   const endpoints: readonly Endpoint<Operation>[] = provider.endpoints[dialect.operation] ?? [];
   const native = endpoints.find((endpoint) => endpoint.dialect === dialect.name);
   if (native !== undefined && join?.mode !== 'continue') {
+    native.check?.(outgoing.request.body);
     return {
       endpoint: native,
       body: nativeBody(outgoing, facts, dialect, { provider, endpoint: native }),

@@ -7,10 +7,12 @@ import { geminiCountTokens } from './gemini-count-tokens/dialect.ts';
 import { geminiEmbedding, geminiEmbeddings } from './gemini-embeddings/dialect.ts';
 import { openaiChat } from './openai-chat/dialect.ts';
 import { openaiEmbeddings } from './openai-embeddings/dialect.ts';
+import { openaiResponses } from './openai-responses/dialect.ts';
 
 const DIALECTS: readonly Dialect[] = [
   openaiChat,
   openaiEmbeddings,
+  openaiResponses,
   anthropicMessages,
   anthropicCountTokens,
   gemini,

@@ -72,6 +72,11 @@ export interface Endpoint<O extends Operation> {
    * @throws GatewayError `invalid_request` that names the client's field, where a single value has no counterpart
    */
   write(request: Operations[O]['request'], facts: CallFacts): Json;
+  /**
+   * Looks at a body of its own dialect that passes through, before anything is sent; default: nothing is refused.
+   * @throws GatewayError `invalid_request` that names the client's field
+   */
+  check?(body: Json): void;
   /** Changes a body of its own dialect that passes through, where the vendor's variant differs; default: nothing. */
   adapt?(body: Json, facts: CallFacts): void;
   /** Reads a whole answer. @throws GatewayError `upstream_bad_answer` */

@@ -5,11 +5,13 @@
 import { z } from 'zod';
 import type { CommonProviderConfig } from '../../config/schema.ts';
 import { bearer, chatEndpoint, embeddingsEndpoint, providerOf, signer } from '../openai/provider.ts';
+import { preferred, responsesEndpoint, responsesSettings } from '../openai/responses/endpoint.ts';
 import { CHAT_SUPPORTS } from '../openai/supports.ts';
 import type { CallFacts, Provider } from '../provider.ts';
 import { defineVendor } from '../vendor.ts';
 
 const settings = {
+  ...responsesSettings,
   apiVersion: z
     .string()
     .regex(/^(preview|latest|v1|\d{4}-\d{2}-\d{2}(-preview)?)$/, 'must be a date such as 2024-10-21, or preview')
@@ -33,16 +35,23 @@ function make(name: string, config: Config): Provider {
   const variant = { outputLimitField: PRESET.outputLimitField, streamUsage: config.streamUsage };
   const base = new URL(config.baseUrl ?? '');
   const path = (call: string) => (facts: CallFacts) => pathOf(base, config, call, facts);
+  const chat = chatEndpoint(name, { path: path('/chat/completions'), variant, supports: CHAT_SUPPORTS });
   const credentials = config.token ? bearer(config.token) : config.key ? ['api-key', config.key] : [];
   return {
     ...providerOf(name, config, PRESET),
     origin: base.origin,
     endpoints: {
-      chat: [chatEndpoint(name, { path: path('/chat/completions'), variant, supports: CHAT_SUPPORTS })],
+      // The older API has no Responses for a deployment.
+      chat: isOlder(config) ? [chat] : preferred(config.api, chat, responsesEndpoint(name, path('/responses'), config)),
       embeddings: [embeddingsEndpoint(name, path('/embeddings'))],
     },
     sign: signer(config, credentials),
   };
+}
+
+/** Whether the config means the API with a path for each deployment. */
+function isOlder({ apiVersion, deployment }: Pick<Config, 'apiVersion' | 'deployment'>): boolean {
+  return deployment !== undefined || /^\d/.test(apiVersion ?? '');
 }
 
 /** The older API's version where the config names a deployment alone. */
@@ -54,7 +63,7 @@ function pathOf(base: URL, { apiVersion, deployment }: Config, call: string, { m
     .replace(/\/+$/, '')
     .replace(/\/v1$/, '')
     .replace(/\/openai$/, '');
-  if (deployment !== undefined || /^\d/.test(apiVersion ?? '')) {
+  if (isOlder({ apiVersion, deployment })) {
     const place = `${root}/openai/deployments/${encodeURIComponent(deployment ?? model)}`;
     return `${place}${call}?api-version=${apiVersion ?? CLASSIC}`;
   }

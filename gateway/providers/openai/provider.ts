@@ -5,19 +5,20 @@
 import type { CommonProviderConfig } from '../../config/schema.ts';
 import type { Supports } from '../../hub/features.ts';
 import type { ChatEndpoint, Endpoint, Provider, UnsignedCall, UpstreamCall } from '../provider.ts';
-import { defineVendor, type NoSettings, type Preset } from '../vendor.ts';
+import { defineVendor, type Preset } from '../vendor.ts';
 import { readError } from './error.ts';
 import { readChat, readEmbeddings } from './reply.ts';
 import { type Variant, writeChat, writeEmbeddings } from './request.ts';
+import { preferred, responsesEndpoint, responsesSettings } from './responses/endpoint.ts';
 import { openReader } from './stream.ts';
 import { CHAT_SUPPORTS, EMBEDDINGS_SUPPORTS } from './supports.ts';
 
 // Its reasoning models refuse `max_tokens`.
 const PRESET = { baseUrl: 'https://api.openai.com/v1', outputLimitField: 'max_completion_tokens' } as const;
 
-export const openai = defineVendor<NoSettings>({
+export const openai = defineVendor({
   kinds: { openai: PRESET },
-  settings: {},
+  settings: responsesSettings,
   make(name, config) {
     const address = addressOf(config, PRESET);
     const variant: Variant = {
@@ -29,7 +30,11 @@ export const openai = defineVendor<NoSettings>({
       ...providerOf(name, config, PRESET),
       origin: address.origin,
       endpoints: {
-        chat: [chatEndpoint(name, { path: address.path('/chat/completions'), variant, supports: CHAT_SUPPORTS })],
+        chat: preferred(
+          config.api,
+          chatEndpoint(name, { path: address.path('/chat/completions'), variant, supports: CHAT_SUPPORTS }),
+          responsesEndpoint(name, address.path('/responses'), config),
+        ),
         embeddings: [embeddingsEndpoint(name, address.path('/embeddings'))],
       },
       sign: signer(config, bearer(config.key)),

@@ -1,0 +1,183 @@
+/** The text in requests and whole answers: both are lists of items of the same kinds. */
+import type { Channel, Role, Segment } from '../../../proto/contract.ts';
+import { badAnswer, objectsOf, textOf } from '../../hub/fields.ts';
+import { isJsonObject } from '../../json.ts';
+import type { Json, ToolCall } from '../dialect.ts';
+import { escapePointer, Segments, writePointer } from '../segments.ts';
+import { unseal } from './seals.ts';
+
+// --- Requests -----------------------------------------------------------------------------------------------------
+
+/** Every piece of text that the model will read. */
+export function requestSegments(body: Json): Segment[] {
+  const segments = new Segments();
+  for (const [field, role, channel] of REQUEST_FIELDS) segments.deep(`/${field}`, body[field], role, channel, false);
+  segments.deep('/text/format', (body.text as Json | undefined)?.format, 'system', 'tool-definition', false);
+  if (!Array.isArray(body.input)) segments.deep('/input', body.input, 'user', 'text', false);
+  else {
+    const newest = body.input.findLastIndex((item) => isJsonObject(item) && item.role === 'user');
+    body.input.forEach((item: unknown, i) => {
+      const role = roleOf(item);
+      // The system's words are no turn: they stand for the whole chat.
+      itemSegments(segments, `/input/${i}`, item, { role, old: i < newest && role !== 'system' });
+    });
+  }
+  return segments.list;
+}
+
+/** What a model reads beside the items. */
+const REQUEST_FIELDS: [string, Role, Channel][] = [
+  ['instructions', 'system', 'text'],
+  ['tools', 'system', 'tool-definition'],
+  ['prompt', 'user', 'text'],
+];
+
+const ROLES: Record<string, Role> = { system: 'system', developer: 'system', user: 'user', assistant: 'assistant' };
+
+/** Who speaks: a message says it, of the others the outputs are tools’ and the rest is the model’s. */
+function roleOf(item: unknown): Role {
+  if (!isJsonObject(item)) return 'user';
+  const { role, type } = item;
+  if (typeof role === 'string') return (Object.hasOwn(ROLES, role) && ROLES[role]) || 'user';
+  if (typeof type !== 'string' || type === 'message') return 'user';
+  return type.endsWith('_output') ? 'tool' : 'assistant';
+}
+
+// --- Items --------------------------------------------------------------------------------------------------------
+
+/** Whose an item is. */
+interface Place {
+  role: Role;
+  old: boolean;
+}
+
+/** The fields of an item that are no text: names and numbers of the vendor's, and what it has sealed. */
+export const UNREAD = new Set([
+  'type',
+  'id',
+  'call_id',
+  'item_id',
+  'role',
+  'status',
+  'phase',
+  'encrypted_content',
+  'logprobs',
+]);
+
+/** Fields whose text is of another kind than its item's. */
+const CHANNELS: Record<string, Channel> = { arguments: 'tool-arguments', refusal: 'refusal' };
+
+function itemSegments(segments: Segments, path: string, item: unknown, place: Place): void {
+  const channel: Channel = place.role === 'tool' ? 'tool-result' : 'text';
+  if (!isJsonObject(item)) {
+    segments.deep(path, item, place.role, channel, place.old);
+    return;
+  }
+  const isThought = item.type === 'reasoning';
+  for (const [key, value] of Object.entries(item)) {
+    const at = `${path}/${escapePointer(key)}`;
+    if (UNREAD.has(key) || (key === 'name' && isCall(item))) continue;
+    if (isMedia(item, key)) media(segments, at, value, place, 'image/png');
+    else if (Array.isArray(value) && (key === 'content' || key === 'summary' || key === 'output')) {
+      value.forEach((part: unknown, i) => {
+        partSegments(segments, `${at}/${i}`, part, place, isThought ? 'reasoning' : channel);
+      });
+    } else segments.deep(at, value, place.role, kindOf(item, key, channel), place.old);
+  }
+}
+
+/** Arguments of a function are JSON, which a rewrite has to keep. */
+function kindOf(item: Json, key: string, channel: Channel): Channel {
+  const own = Object.hasOwn(CHANNELS, key) ? CHANNELS[key] : undefined;
+  return own !== undefined && typeof item[key] === 'string' ? own : channel;
+}
+
+/** Pictures that the model made. */
+function isMedia(item: Json, key: string): boolean {
+  return item.type === 'image_generation_call' && key === 'result';
+}
+
+function partSegments(segments: Segments, path: string, part: unknown, place: Place, channel: Channel): void {
+  if (!isJsonObject(part)) {
+    segments.deep(path, part, place.role, channel, place.old);
+    return;
+  }
+  for (const [key, value] of Object.entries(part)) {
+    const at = `${path}/${escapePointer(key)}`;
+    if (UNREAD.has(key) || key === 'detail' || key === 'file_id' || key === 'prompt_cache_breakpoint') continue;
+    if (MEDIA.has(key)) media(segments, at, value, place);
+    else if (key === 'input_audio' && isJsonObject(value)) {
+      media(segments, `${at}/data`, value.data, place, `audio/${value.format}`);
+    } else segments.deep(at, value, place.role, kindOf(part, key, channel), place.old);
+  }
+}
+
+/** Fields of a part that refer to something that is no text. */
+const MEDIA = new Set(['image_url', 'file_data', 'file_url']);
+
+function media(segments: Segments, path: string, value: unknown, { role, old }: Place, type?: string): void {
+  if (typeof value !== 'string') {
+    segments.deep(path, value, role, 'text', old);
+    return;
+  }
+  const mediaType = type ?? /^data:([^;,]{1,128})/.exec(value)?.[1] ?? 'application/octet-stream';
+  segments.list.push({ id: path, role, channel: 'media', path, text: value, mediaType, old: old || undefined });
+}
+
+// --- Answers ------------------------------------------------------------------------------------------------------
+
+/** Every piece of text that the model wrote. */
+export function replySegments(body: Json): Segment[] {
+  const segments = new Segments();
+  outputOf(body).forEach((item, i) => {
+    const role = roleOf(item) === 'tool' ? 'tool' : 'assistant';
+    itemSegments(segments, `/output/${i}`, item, { role, old: false });
+  });
+  // Some servers say the whole text once more.
+  segments.deep('/output_text', body.output_text, 'assistant', 'text', false);
+  return segments.list;
+}
+
+/** @throws GatewayError when it is there and no list: a client would find it, and no guard */
+function outputOf({ output }: Json): unknown[] {
+  if (output === undefined || output === null) return [];
+  if (Array.isArray(output)) return output;
+  throw badAnswer();
+}
+
+/** Every tool that the model asks for, or has used at the vendor's. */
+export function replyTools(body: Json): ToolCall[] {
+  return outputOf(body).flatMap((item, i) => (isJsonObject(item) ? itemTools(item, i) : []));
+}
+
+/** Kinds of calls that say themselves whom they call. */
+const NAMED = new Set(['function', 'custom_tool', 'mcp', 'mcp_approval_request']);
+
+/** The call that an item is; a tool of the vendor's own goes by its kind, such as `web_search`. */
+export function itemTools(item: Json, index: number): ToolCall[] {
+  if (!isCall(item)) return [];
+  const kind = textOf(item.type)?.replace(/_call$/, '');
+  const name = textOf(item.name) ?? (kind !== undefined && NAMED.has(kind) ? undefined : kind);
+  return [{ call: `0/tool-arguments/${index}`, id: textOf(item.call_id) ?? textOf(item.id), name }];
+}
+
+/** What is not known to be something else and says whom it calls is a call too. */
+export function isCall({ type, call_id: id, name }: Json): boolean {
+  if (typeof type !== 'string') return id !== undefined || name !== undefined;
+  if (type.endsWith('_call') || type === 'mcp_approval_request') return true;
+  return (id ?? undefined) !== undefined && !type.endsWith('_output') && type !== 'program';
+}
+
+/** Besides the text itself, its copies go: log probabilities repeat every token. So do seals of what it was. */
+export function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
+  for (const [path, value] of rewritten) writePointer(body, path, value);
+  if (rewritten.size === 0) return;
+  for (const item of [...objectsOf(body.input), ...objectsOf(body.output)]) {
+    for (const part of objectsOf(item.content)) if (part.logprobs) part.logprobs = [];
+  }
+  for (const path of rewritten.keys()) {
+    const [, list, index] = path.split('/');
+    const item: unknown = list === 'output' && Array.isArray(body.output) ? body.output[Number(index)] : undefined;
+    if (isJsonObject(item)) unseal(item);
+  }
+}
