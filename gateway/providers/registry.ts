@@ -2,6 +2,8 @@
 import type { CommonProviderConfig } from '../config/schema.ts';
 import { anthropic } from './anthropic/provider.ts';
 import { azure } from './azure/provider.ts';
+import { bedrock } from './bedrock/provider.ts';
+import { cohere } from './cohere/provider.ts';
 import { gemini } from './gemini/provider.ts';
 import { openai } from './openai/provider.ts';
 import { openaiCompatible } from './openai-compatible/provider.ts';
@@ -9,7 +11,7 @@ import type { Provider } from './provider.ts';
 import type { Vendor } from './vendor.ts';
 import { vertex } from './vertex/provider.ts';
 
-export const VENDORS: readonly Vendor[] = [openai, azure, openaiCompatible, anthropic, gemini, vertex];
+export const VENDORS: readonly Vendor[] = [openai, azure, openaiCompatible, anthropic, gemini, vertex, bedrock, cohere];
 
 /** Makes the provider that the config describes. */
 export function makeProvider(name: string, config: CommonProviderConfig): Provider {
