@@ -136,6 +136,7 @@ async function start(file: string, args: Arguments): Promise<void> {
     access,
     listen: args.listen,
     metrics,
+    openMarks: async (addresses) => (await import('../plugins/redis/marks.ts')).redisMarks(addresses),
   });
   process.stderr.write(banner(running, file, simulator !== undefined));
   process.on('SIGHUP', () => void running.reload());

@@ -7,7 +7,7 @@ import { type Document, isMap, isNode, isPair, isScalar, LineCounter, parseDocum
 import type { z } from 'zod';
 import { expandEnvironment, type MissingVariable } from './environment.ts';
 import { fromLlmForm, isLlmForm, llmForm } from './llm-form.ts';
-import { type Config, configSchema } from './schema.ts';
+import { type Config, configSchema, type ModelConfig } from './schema.ts';
 
 type Path = (string | number)[];
 
@@ -116,12 +116,8 @@ function references(config: Config, place: (path: Path) => string): string[] {
       );
   };
   for (const [id, model] of Object.entries(config.models)) {
-    if (typeof model === 'string') wants(config.providers, model, 'provider', ['models', id]);
-    else if ('targets' in model)
-      model.targets.forEach((target, i) =>
-        wants(config.providers, target.provider, 'provider', ['models', id, 'targets', i, 'provider']),
-      );
-    else wants(config.providers, model.provider, 'provider', ['models', id, 'provider']);
+    for (const { provider, path } of providersOf(model))
+      wants(config.providers, provider, 'provider', ['models', id, ...path]);
   }
   for (const [prefix, route] of Object.entries(config.routes)) {
     route.plugins.forEach((plugin, i) => {
@@ -138,6 +134,21 @@ function references(config: Config, place: (path: Path) => string): string[] {
     route.models?.forEach((model, i) => wants(config.models, model, 'model', ['routes', prefix, 'models', i]));
   }
   return problems;
+}
+
+/** The providers that a model names, and where it does. */
+function providersOf(model: ModelConfig): { provider: string; path: Path }[] {
+  if (typeof model === 'string') return [{ provider: model, path: [] }];
+  if (!('targets' in model)) return [{ provider: model.provider, path: ['provider'] }];
+  const { contextWindow = [], contentPolicy = [] } = model.fallbacks;
+  const lists: [Path, { provider: string }[]][] = [
+    [['targets'], model.targets],
+    [['fallbacks', 'contextWindow'], contextWindow],
+    [['fallbacks', 'contentPolicy'], contentPolicy],
+  ];
+  return lists.flatMap(([path, targets]) =>
+    targets.map(({ provider }, i) => ({ provider, path: [...path, i, 'provider'] })),
+  );
 }
 
 function placeOf(document: Document, lines: LineCounter, path: Path): string {

@@ -6,7 +6,9 @@ import { z } from 'zod';
 import { type Action, HOOKS, type Hook } from '../../proto/contract.ts';
 import { MAX_REJECT_BODY } from '../../proto/verdict.ts';
 import { IDENTITY_FIELD } from '../identity.ts';
-import { PRESETS } from '../providers/presets.ts';
+import { VENDORS } from '../providers/registry.ts';
+import type { Vendor } from '../providers/vendor.ts';
+import { compileCondition } from '../routing/condition.ts';
 import { llmForm } from './llm-form.ts';
 
 /** `50ms`, `30s`, `1m`, `2h` → milliseconds. */
@@ -61,49 +63,169 @@ const identityField = z
     'must be subject, issuer, username, email, groups, roles, tenant or claims.NAME: a field of the identity',
   );
 
-const provider = z
-  .strictObject({
-    kind: z
-      .enum(Object.keys(PRESETS) as [string, ...string[]])
-      .describe('What it speaks; presets bring their base URL along.'),
-    baseUrl: z
-      .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
-      .optional()
-      .describe('Up to and including `/v1`.'),
-    key: headerValue.optional().describe('The provider’s key. The client’s own credential never goes upstream.'),
-    headers: headers.optional().describe('Sent with every call.'),
-    streamUsage: z.boolean().default(true).describe('Ask for the usage of streams (`stream_options.include_usage`).'),
-    timeouts: z
-      .strictObject({
-        connect: duration.prefault('5s'),
-        firstByte: duration.prefault('300s').describe('Until the answer begins.'),
-        idle: duration.prefault('300s').describe('Between two pieces of an answer.'),
-      })
-      .prefault({}),
-  })
-  .superRefine((value, context) => {
-    if (value.baseUrl === undefined && PRESETS[value.kind]?.baseUrl === undefined) {
-      context.addIssue({
-        code: 'custom',
-        path: ['baseUrl'],
-        message: `is needed: \`${value.kind}\` has no base URL of its own`,
-      });
-    }
-  });
+/** What every provider has, whatever it speaks. */
+const commonProvider = {
+  baseUrl: z
+    .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
+    .optional()
+    .describe('Up to and including the version, such as `/v1`.'),
+  key: headerValue.optional().describe('The provider’s key. The client’s own credential never goes upstream.'),
+  headers: headers.optional().describe('Sent with every call.'),
+  streamUsage: z.boolean().default(true).describe('Ask for the usage of streams (`stream_options.include_usage`).'),
+  unmapped: z
+    .enum(['refuse', 'leave-out'])
+    .default('refuse')
+    .describe('What becomes of a field that it has no word for: refused by name, or left out and told in a header.'),
+  timeouts: z
+    .strictObject({
+      connect: duration.prefault('5s'),
+      firstByte: duration.prefault('300s').describe('Until the answer begins.'),
+      idle: duration.prefault('300s').describe('Between two pieces of an answer.'),
+    })
+    .prefault({}),
+};
+
+function vendorSchema({ kinds, settings }: Vendor) {
+  return z
+    .strictObject({
+      kind: z
+        .enum(Object.keys(kinds) as [string, ...string[]])
+        .describe('What it speaks; presets bring their base URL along.'),
+      ...commonProvider,
+      ...settings,
+    })
+    .superRefine((value, context) => {
+      const preset = kinds[value.kind as string];
+      if (value.baseUrl === undefined && preset?.baseUrl === undefined && !preset?.computesUrl) {
+        context.addIssue({
+          code: 'custom',
+          path: ['baseUrl'],
+          message: `is needed: \`${value.kind}\` has no base URL of its own`,
+        });
+      }
+    });
+}
+
+const [firstVendor, ...otherVendors] = VENDORS.map(vendorSchema);
+const KINDS = VENDORS.flatMap(({ kinds }) => Object.keys(kinds));
+const provider = z.discriminatedUnion('kind', [firstVendor!, ...otherVendors], {
+  error: `must be one of ${KINDS.map((kind) => `"${kind}"`).join('|')}`,
+});
+
+const targetTimeouts = {
+  attempt: duration
+    .optional()
+    .describe('One try, until its answer begins, or is whole if it is not streamed; default: what the provider has.'),
+  firstToken: duration.optional().describe('One try, until a stream’s first content; keep-alives do not count.'),
+  stall: duration.optional().describe('Between two pieces of a stream’s content.'),
+};
+
+/** A CEL expression that compiles. */
+const condition = z.string().superRefine((source, context) => {
+  try {
+    compileCondition(source);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: (error as Error).message });
+  }
+});
 
 const target = z.strictObject({
   provider: name,
   model: z.string().optional().describe('Its name upstream; default: the name that the client asked for.'),
+  weight: z.number().nonnegative().max(1e9).default(1).describe('weighted: its share; 0: only when all others fail.'),
+  priority: z.number().int().default(0).describe('priority: the lowest first; of several the first in the list.'),
+  when: condition
+    .optional()
+    .describe('CEL: for which requests it is there (identity, headers, model, route, promptTokens, stream).'),
+  timeouts: z.strictObject(targetTimeouts).optional().describe('In place of the model’s.'),
 });
+
+const RETRY_ON = ['4xx', '5xx', 'connection', 'timeout', 'bad-answer'] as const;
+
+/** How a model’s targets are used, all of it with defaults. */
+const routing = {
+  strategy: z
+    .enum(['priority', 'weighted', 'round-robin', 'least-latency'])
+    .default('priority')
+    .describe('Which target is asked first, and which next when it fails.'),
+  retry: z
+    .strictObject({
+      attempts: z
+        .number()
+        .int()
+        .min(1)
+        .max(100)
+        .optional()
+        .describe(
+          'Tries in total, the first included; default: each target `perTarget` times, and a lost connection once more.',
+        ),
+      perTarget: z.number().int().min(1).max(10).default(1).describe('Tries at a target before the next one is asked.'),
+      on: z
+        .array(z.union([z.number().int().min(400).max(599), z.enum(RETRY_ON)]))
+        .default([408, 409, 429, '5xx', 'connection', 'timeout', 'bad-answer'])
+        .describe('What is tried again: statuses of the provider, 4xx, 5xx, connection, timeout, bad-answer.'),
+      backoff: z
+        .strictObject({ base: duration.prefault('50ms'), max: duration.prefault('1s') })
+        .prefault({})
+        .describe('The wait before a target is asked again; it doubles each time. Another target is asked at once.'),
+      maxWait: duration.prefault('10s').describe('The longest wait for a target that sent `Retry-After`.'),
+      budget: z
+        .strictObject({
+          ratio: z.number().min(0).max(10).default(0.2).describe('Repeats for each request.'),
+          perSecond: z.number().min(0).max(100_000).default(10).describe('Repeats a second that are free.'),
+        })
+        .prefault({})
+        .describe('Bounds second tries at the same target, and hedges.'),
+    })
+    .prefault({}),
+  breaker: z
+    .union([
+      z.literal(false),
+      z.strictObject({
+        failures: z.number().int().min(1).max(1_000).default(5).describe('In a row, after which it is not asked.'),
+        cooldown: duration.prefault('10s').describe('Until one request tries it.'),
+      }),
+    ])
+    .prefault({}),
+  cooldown: z
+    .strictObject({
+      default: duration.prefault('10s').describe('When it does not say how long.'),
+      max: duration.prefault('5m').describe('At most, whatever it says.'),
+    })
+    .prefault({})
+    .describe('How long a target that is over its limit (429) is left alone.'),
+  timeouts: z
+    .strictObject({
+      ...targetTimeouts,
+      total: duration.optional().describe('All tries, the waits between them, and the answer.'),
+    })
+    .prefault({}),
+  hedge: z
+    .strictObject({
+      after: z.union([z.literal('p95'), duration]).describe('A time, or p95: when it takes longer than 19 in 20 do.'),
+    })
+    .optional()
+    .describe('Ask a second target when the first has not begun to answer by then; the first answer counts.'),
+  rescue: z
+    .enum(['continue', 'replay', 'off'])
+    .default('continue')
+    .describe('What becomes of a stream that breaks after the client has seen some of it.'),
+  fallbacks: z
+    .strictObject({
+      contextWindow: z.array(target).min(1).optional().describe('For prompts that are too long for the others.'),
+      contentPolicy: z.array(target).min(1).optional().describe('For what the others’ content policy refuses.'),
+    })
+    .prefault({}),
+};
 
 const model = z.union([
   name.describe('Short form: a provider that knows the model by the same name.'),
   target,
-  z.strictObject({
-    strategy: z.enum(['priority']).default('priority').describe('The targets in turn, until one answers.'),
-    targets: z.array(target).min(1),
-  }),
+  z.strictObject({ ...routing, targets: z.array(target).min(1).max(100) }),
 ]);
+
+/** How a model in a short form is routed. */
+export const DEFAULT_ROUTING = z.strictObject(routing).parse({});
 
 const price = z.strictObject({
   input: z.number().nonnegative().describe('USD per million prompt tokens.'),
@@ -199,6 +321,16 @@ const route = z.strictObject({
   cors: cors.default(false),
   context: z.record(z.string(), z.string()).optional().describe('Constants for its plugins.'),
   upstreamHeaders: headers.optional().describe('Added to what goes upstream.'),
+  passthrough: z
+    .union([
+      name,
+      z.strictObject({
+        provider: name,
+        unguarded: z.boolean().default(false).describe('Also where guards are mounted, which cannot read it.'),
+      }),
+    ])
+    .optional()
+    .describe('The provider that gets what no dialect knows, as it is, with its own key in place of the client’s.'),
   identityHeaders: z
     .record(
       headerName.refine((text) => !NOT_FOR_IDENTITY.test(text), 'is not for this'),
@@ -207,6 +339,8 @@ const route = z.strictObject({
     .optional()
     .describe('Headers that tell the provider who asks, by a field of the identity. A client’s own are dropped.'),
 });
+
+const redisUrl = z.string().regex(/^rediss?:\/\/[^\s/]+/, 'must be an address such as redis://redis:6379');
 
 /** Labels that the metrics have already, and names that Prometheus keeps for itself. */
 const TAKEN_LABELS =
@@ -256,6 +390,10 @@ export const configSchema = z.strictObject({
     .default(50)
     .describe('How many people the labels tell apart; later ones are `other`.'),
   heartbeat: duration.prefault('15s').describe('Comment sent on a silent stream.'),
+  redis: z
+    .union([redisUrl, z.array(redisUrl).min(1).max(16)])
+    .optional()
+    .describe('What replicas share: a Redis by its URL, or several of which one is the primary.'),
   providers: z.record(name, provider),
   models: z.record(z.string().min(1), model),
   prices: z.record(z.string(), price).default({}).describe('By upstream model.'),
@@ -264,11 +402,13 @@ export const configSchema = z.strictObject({
 });
 
 export type Config = z.output<typeof configSchema>;
-export type ProviderConfig = Config['providers'][string];
+/** A provider's settings without those that its vendor alone has. */
+export type CommonProviderConfig = { kind: string } & z.output<z.ZodObject<typeof commonProvider>>;
 export type PluginConfig = Config['plugins'][string];
 export type RouteConfig = Config['routes'][string];
 export type CorsConfig = Exclude<RouteConfig['cors'], boolean>;
 export type ModelConfig = Config['models'][string];
+export type TargetConfig = z.output<typeof target>;
 
 /** The config as JSON Schema (2020-12), for editors: in its own form, or in the short `llm:` form. */
 export function configJsonSchema(): Record<string, unknown> {

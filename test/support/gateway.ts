@@ -12,7 +12,7 @@ import { pino } from 'pino';
 import { stringify } from 'yaml';
 import type { PluginSources } from '../../gateway/connect/connection.ts';
 import type { Gateway } from '../../gateway/gateway.ts';
-import { run } from '../../gateway/run.ts';
+import { type RunOptions, run } from '../../gateway/run.ts';
 import { apiKeyAuth } from '../../plugins/api-key-auth/plugin.ts';
 import { celAuthz } from '../../plugins/cel-authz/plugin.ts';
 import { localLimit } from '../../plugins/local-limit/plugin.ts';
@@ -41,6 +41,8 @@ export interface StartOptions {
   metrics?: boolean;
   /** Collects what is logged at this level and above into `logged`; silent by default. */
   log?: 'debug' | 'info' | 'warn' | 'error';
+  /** Opens what replicas share at the config's `redis`; they share nothing by default. */
+  openMarks?: RunOptions['openMarks'];
 }
 
 export interface TestGateway extends AsyncDisposable {
@@ -76,6 +78,7 @@ export async function startGateway(config: ConfigSource, options: StartOptions =
     listen: '127.0.0.1:0',
     metrics: options.metrics ? '127.0.0.1:0' : false,
     watch: false,
+    openMarks: options.openMarks,
   }).catch(async (error: unknown) => {
     await rm(folder, { recursive: true, force: true });
     throw error;
