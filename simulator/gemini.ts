@@ -82,6 +82,7 @@ const GenerateRequest = z.strictObject({
     .optional(),
   safetySettings: z.array(z.unknown()).optional(),
   cachedContent: z.string().optional(),
+  store: z.boolean().optional(),
   model: z.string().optional(),
   labels: z.record(z.string(), z.string()).optional(),
 });
