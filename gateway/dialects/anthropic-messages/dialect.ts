@@ -147,7 +147,8 @@ function replySegments(body: Json): Segment[] {
   const segments = new Segments();
   const place = { role: 'assistant', channel: 'text', old: false } as const;
   contentSegments(segments, '/content', blocksOf(body), place);
-  segments.deep('/stop_details', body.stop_details, 'assistant', 'refusal', false);
+  const explanation = isJsonObject(body.stop_details) ? body.stop_details.explanation : undefined;
+  segments.add('/stop_details/explanation', explanation, 'assistant', 'refusal', false);
   return segments.list;
 }
 

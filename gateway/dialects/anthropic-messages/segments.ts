@@ -42,7 +42,7 @@ interface Field {
 function fieldSegments(segments: Segments, { path, key, value }: Field, block: Json, place: Place): void {
   const { role, channel, old } = place;
   if (key === 'source' && isJsonObject(value)) sourceSegments(segments, path, value, { ...place, type: block.type });
-  else if (key === 'content') {
+  else if (key === 'content' || key === 'citations') {
     const isResult = block.type === 'tool_result';
     contentSegments(segments, path, value, isResult ? { role: 'tool', channel: 'tool-result', old } : place);
   } else segments.deep(path, value, role, key === 'thinking' ? 'reasoning' : channel, old);
