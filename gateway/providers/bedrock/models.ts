@@ -61,17 +61,23 @@ function claudeChoice(choice: HubRequest['toolChoice']): Json {
 function reasoningOf(request: HubRequest, model: string, family: Family): Partial<Extras> {
   const { reasoning } = request;
   if (reasoning === undefined) return {};
+  if (reasoning.off) return withoutThinking(request, model, family);
   if (family === 'claude') return claudeThinking(request, reasoning, model);
   const param = request.used.get('reasoning') ?? 'reasoning';
-  if (reasoning.budget !== undefined && !reasoning.off)
+  if (reasoning.budget !== undefined)
     throw invalid(param, 'cannot be a number of tokens for this model on Bedrock; say how much effort instead');
   if (family === 'nova') return { fields: { reasoningConfig: novaReasoning(reasoning) } };
-  if (family === 'gpt-oss') {
-    if (reasoning.off) throw invalid(param, 'cannot be off for this model: it always thinks; ask for low effort');
-    return reasoning.effort === undefined ? {} : { fields: { reasoning_effort: THREE[reasoning.effort] } };
-  }
-  // What does not think needs not be told to leave it.
-  return reasoning.off || reasoning.effort === undefined ? {} : { effort: FIVE[reasoning.effort] };
+  if (reasoning.effort === undefined) return {};
+  if (family === 'gpt-oss') return { fields: { reasoning_effort: THREE[reasoning.effort] } };
+  return { effort: FIVE[reasoning.effort] };
+}
+
+/** Where thinking has to be asked for, nothing needs to be said; models that know no such field would refuse it. */
+function withoutThinking({ used }: HubRequest, model: string, family: Family): Partial<Extras> {
+  const param = used.get('reasoning');
+  if (family === 'gpt-oss' && param !== undefined)
+    throw invalid(param, 'cannot be off for this model on Bedrock: it always thinks; ask for low effort');
+  return family === 'claude' && isAdaptive(model) ? { fields: { thinking: { type: 'disabled' } } } : {};
 }
 
 type Effort = NonNullable<ReasoningWish['effort']>;
@@ -86,8 +92,7 @@ const THREE: Record<Effort, string> = {
 };
 const FIVE: Record<Effort, string> = { ...THREE, xhigh: 'xhigh', max: 'max' };
 
-function novaReasoning({ off, effort }: ReasoningWish): Json {
-  if (off) return { type: 'disabled' };
+function novaReasoning({ effort }: ReasoningWish): Json {
   return { type: 'enabled', maxReasoningEffort: effort === undefined ? 'medium' : THREE[effort] };
 }
 
@@ -107,7 +112,6 @@ const LEAST_BUDGET = 1_024;
  * Source: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html
  */
 function claudeThinking(request: HubRequest, wish: ReasoningWish, model: string): Partial<Extras> {
-  if (wish.off) return { fields: { thinking: { type: 'disabled' } } };
   if (wish.budget === undefined && isAdaptive(model)) {
     const display = wish.shown === undefined ? {} : { display: wish.shown ? 'summarized' : 'omitted' };
     return {

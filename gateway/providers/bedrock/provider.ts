@@ -6,11 +6,12 @@ import { z } from 'zod';
 import type { CommonProviderConfig } from '../../config/schema.ts';
 import type { CallFacts, Provider, UnsignedCall, UpstreamCall } from '../provider.ts';
 import { defineVendor } from '../vendor.ts';
+import { type CredentialSource, fixedCredentials, foundCredentials } from './credentials.ts';
 import { readEmbeddings, writeEmbeddings } from './embeddings.ts';
 import { isExpired, readError } from './error.ts';
 import { readConverse, readCount } from './reply.ts';
 import { writeConverse, writeCount } from './request.ts';
-import { type CredentialSource, fixedCredentials, foundCredentials, signer, withoutSignature } from './sign.ts';
+import { signer, withoutSignature } from './sign.ts';
 import { ConverseReader } from './stream.ts';
 import { CHAT, COUNT, EMBEDDINGS } from './supports.ts';
 
@@ -38,21 +39,33 @@ export const bedrock = defineVendor({
   make,
 });
 
+/** What `InvokeModel` takes there, and Converse in its body, for requests that pass through. */
+const FORWARDED = [
+  'traceparent',
+  'tracestate',
+  'x-amzn-bedrock-guardrailidentifier',
+  'x-amzn-bedrock-guardrailversion',
+  'x-amzn-bedrock-trace',
+  'x-amzn-bedrock-performanceconfig-latency',
+  'x-amzn-bedrock-service-tier',
+];
+
 function make(name: string, config: Config): Provider {
   const region = regionOf(name, config);
   const base = new URL(config.baseUrl ?? `https://bedrock-runtime.${region}.${domainOf(region)}`);
-  const at = (call: string) => (facts: CallFacts) =>
-    `${base.pathname.replace(/\/$/, '')}/model/${pathPart(facts.model)}/${callOf(call, facts)}`;
+  const root = base.pathname.replace(/\/$/, '');
+  const at = (call: string) => (facts: CallFacts) => `${root}/model/${pathPart(facts.model)}/${callOf(call, facts)}`;
   const credentials = credentialsOf(name, config);
   return {
     name,
     telemetryName: 'aws.bedrock',
     origin: base.origin,
+    passthroughBase: root,
     timeouts: config.timeouts,
     streamUsage: config.streamUsage,
     unmapped: config.unmapped,
     outputLimitField: 'max_tokens',
-    forwardedHeaders: ['traceparent', 'tracestate'],
+    forwardedHeaders: FORWARDED,
     endpoints: {
       chat: [
         {
@@ -119,7 +132,11 @@ function signOf(config: Config, place: { region: string; host: string }, source:
   const sign = key ? (call: UnsignedCall) => bearer(call, key) : signer(place, source);
   const fixed = ['accept-encoding', 'identity', 'user-agent', 'wardgate'];
   for (const [header, value] of Object.entries(config.headers ?? {})) fixed.push(header.toLowerCase(), value);
-  return (call) => sign({ ...call, headers: [...call.headers, ...fixed] });
+  return (call) => sign({ ...call, headers: [...typeOf(call), ...call.headers, ...fixed] });
+}
+
+function typeOf({ headers, body }: UnsignedCall): string[] {
+  return body === undefined || headers.includes('content-type') ? [] : ['content-type', 'application/json'];
 }
 
 function bearer({ method, path, headers }: UnsignedCall, key: string): UpstreamCall {

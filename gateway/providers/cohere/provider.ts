@@ -20,7 +20,8 @@ export const cohere = defineVendor({
   settings,
   make(name, config): Provider {
     const base = new URL(config.baseUrl ?? BASE_URL);
-    const at = (call: string) => () => `${base.pathname.replace(/\/$/, '')}/${call}`;
+    const root = base.pathname.replace(/\/$/, '');
+    const at = (call: string) => () => `${root}/${call}`;
     const fixed = ['accept-encoding', 'identity', 'user-agent', 'wardgate'];
     if (config.key) fixed.push('authorization', `Bearer ${config.key}`);
     for (const [header, value] of Object.entries(config.headers ?? {})) fixed.push(header.toLowerCase(), value);
@@ -28,6 +29,7 @@ export const cohere = defineVendor({
       name,
       telemetryName: 'cohere',
       origin: base.origin,
+      passthroughBase: root.replace(/\/v\d+$/, ''),
       timeouts: config.timeouts,
       streamUsage: config.streamUsage,
       unmapped: config.unmapped,
@@ -53,7 +55,11 @@ export const cohere = defineVendor({
           },
         ],
       },
-      sign: ({ method, path, headers }) => ({ method, path, headers: [...headers, ...fixed] }),
+      sign: ({ method, path, headers, body }) => {
+        const isTyped = body === undefined || headers.includes('content-type');
+        const type = isTyped ? [] : ['content-type', 'application/json'];
+        return { method, path, headers: [...type, ...headers, ...fixed] };
+      },
       readError: (status, body, headers) => readError(name, status, body, headers),
     };
   },
