@@ -178,12 +178,13 @@ describe('who is not let in', () => {
       const response = await send(`${simulator.url}/model/claude/converse`, { body: {}, headers });
       return [response.status, response.header('x-amzn-errortype')];
     };
-    const signature = (service: string) => {
+    const signature = (service: string, names = 'host;x-amz-date') => {
       const credential = `AKIDSIMULATED/20260101/us-east-1/${service}/aws4_request`;
-      return `AWS4-HMAC-SHA256 Credential=${credential}, SignedHeaders=host;x-amz-date, Signature=${'0'.repeat(64)}`;
+      return `AWS4-HMAC-SHA256 Credential=${credential}, SignedHeaders=${names}, Signature=${'0'.repeat(64)}`;
     };
     expect(await error()).toEqual([403, 'MissingAuthenticationTokenException']);
     expect(await error('AWS4-HMAC-SHA256 Credential=nothing')).toEqual([403, 'IncompleteSignatureException']);
+    expect(await error(signature('bedrock', 'host'))).toEqual([403, 'IncompleteSignatureException']);
     expect(await error(signature('s3'))).toEqual([403, 'InvalidSignatureException']);
     expect(await error(signature('bedrock'))).toEqual([403, 'InvalidSignatureException']);
   });

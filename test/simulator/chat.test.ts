@@ -98,6 +98,15 @@ describe('a whole answer', () => {
     expect(answer.choices[0]).toMatchObject({ message: { content: 'You said: one two' }, finish_reason: 'stop' });
   });
 
+  test('ends before the stop sequence that comes first, not the one that is named first', async () => {
+    const answer = await openai.chat.completions.create({
+      model: 'any',
+      messages: [user('one two three')],
+      stop: ['three', 'two'],
+    });
+    expect(answer.choices[0]?.message.content).toBe('You said: one ');
+  });
+
   test('has n choices and counts the tokens of each', async () => {
     const answer = await openai.chat.completions.create({ model: 'any', messages: [user('hi')], n: 3 });
     expect(answer.choices.map((choice) => [choice.index, choice.message.content])).toEqual([
@@ -157,6 +166,54 @@ describe('a stream', () => {
   });
 });
 
+describe('what is told in other fields than content', () => {
+  test('thoughts, as servers show them that speak this format; they count among the answer’s tokens', async () => {
+    const request = { messages: [user('hi')], reasoning_effort: 'low' };
+    const said = await stream({ ...request, stream_options: { include_usage: true } });
+    expect(said).toMatchObject({ reasoning: ['The user wants an answer to: hi'], content: ['You said: hi'] });
+    const usage = { completion_tokens: 11, completion_tokens_details: { reasoning_tokens: 8 } };
+    expect(said.chunks.at(-1)).toMatchObject({ usage });
+    const whole = await (await post({ model: 'any', ...request })).json();
+    const message = { reasoning_content: 'The user wants an answer to: hi', content: 'You said: hi' };
+    expect(whole).toMatchObject({ choices: [{ message }], usage });
+    expect(await stream({ messages: [user('hi')], reasoning_effort: 'none' })).toMatchObject({ reasoning: [''] });
+  });
+
+  test('a refusal', async () => {
+    const said = await stream({ messages: [user('please refuse to answer')] });
+    expect(said).toMatchObject({ refusal: ['I cannot help with that.'], content: [''], finish: ['stop'] });
+    const { choices } = await (await post({ model: 'any', messages: [user('please refuse to answer')] })).json();
+    expect(choices).toMatchObject([{ message: { refusal: 'I cannot help with that.', content: null } }]);
+  });
+
+  test('where the answer is from', async () => {
+    const { choices } = await (await post({ model: 'any', messages: [user('cite a source')] })).json();
+    const citation = { type: 'url_citation', url_citation: { start_index: 0, end_index: 23 } };
+    expect(choices).toMatchObject([{ message: { annotations: [citation] } }]);
+    const { chunks } = await stream({ messages: [user('cite a source')] });
+    expect(chunks.at(-2)?.choices[0]?.delta).toMatchObject({ annotations: [citation] });
+  });
+
+  test('how likely each token was', async () => {
+    const request = { messages: [user('hi')], logprobs: true };
+    const { choices } = await (await post({ model: 'any', ...request })).json();
+    const tokens = ['You ', 'said: ', 'hi'].map((token) => ({ token, logprob: Math.log(0.9) }));
+    expect(choices).toMatchObject([{ logprobs: { content: tokens } }]);
+    const { chunks } = await stream(request);
+    expect(
+      chunks.flatMap((chunk) => (chunk.choices[0] as never as { logprobs: object | null }).logprobs ?? []),
+    ).toMatchObject(tokens.map((token) => ({ content: [token] })));
+  });
+
+  test('that the prompt was filtered', async () => {
+    const response = await post({ model: 'any', messages: [user('block this prompt')] });
+    expect([response.status, await response.json()]).toMatchObject([
+      400,
+      { error: { code: 'content_policy_violation' } },
+    ]);
+  });
+});
+
 describe('tools', () => {
   test('are called when required, with the message in the first string argument', async () => {
     const answer = await openai.chat.completions.create({
@@ -208,6 +265,25 @@ describe('tools', () => {
     expect(unasked.content).toEqual(['You said: hello']);
     const none = await stream({ messages: [user('call tool')], tools: [search], tool_choice: 'none' });
     expect(none.content).toEqual(['You said: call tool']);
+  });
+
+  test('are called at once when the message says so and the client can take it', async () => {
+    const request = { messages: [user('call tool clock and call tool search_documents')], tools: [search, clock] };
+    const both = await stream(request);
+    expect(both.toolCalls[0]?.map(({ name }) => name)).toEqual(['clock', 'search_documents']);
+    const one = await stream({ ...request, parallel_tool_calls: false });
+    expect(one.toolCalls[0]?.map(({ name }) => name)).toEqual(['clock']);
+  });
+
+  test('are called after thoughts', async () => {
+    const said = await stream({ messages: [user('call tool')], tools: [search], reasoning_effort: 'low' });
+    expect(said.reasoning).toEqual(['The user wants an answer to: call tool']);
+    expect(said.toolCalls[0]).toMatchObject([{ name: 'search_documents', arguments: '{"query":"call tool"}' }]);
+  });
+
+  test('are not called by an answer that has begun with words', async () => {
+    const messages = [user('call tool'), { role: 'assistant', content: 'You said:' }];
+    expect(await stream({ messages, tools: [search] })).toMatchObject({ content: [' call tool'], finish: ['stop'] });
   });
 
   test('have their results reported, not called again', async () => {

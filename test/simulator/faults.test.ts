@@ -78,8 +78,11 @@ describe.each(formats)('$name', (format) => {
   });
 
   test('breaks a stream before its first token, after the framing', async () => {
-    const stream = await streamed(await start(), format, 'error-after=0');
+    const simulator = await start();
+    const stream = await streamed(simulator, format, 'error-after=0');
     expect(stream).toMatchObject({ text: '', finished: false, failed: true });
+    const framing = await (await ask(simulator, format, { stream: true }, 'end-after=0')).bytes();
+    expect(framing.length > 0).toBe(!format.name.startsWith('Gemini'));
   });
 
   test('breaks a stream after its last token, before the finish', async () => {
@@ -94,7 +97,9 @@ describe.each(formats)('$name', (format) => {
 
   test('breaks a whole answer in the middle', async () => {
     const simulator = await start();
-    await expect((await ask(simulator, format, {}, 'reset-after=1')).bytes()).rejects.toThrow();
+    const reset = await ask(simulator, format, {}, 'reset-after=1');
+    await expect(reset.bytes()).rejects.toThrow();
+    expect(reset.received.length).toBeLessThan(Number(reset.header('content-length')));
     const cut = await (await ask(simulator, format, {}, 'truncate-after=1')).text();
     expect(() => JSON.parse(cut)).toThrow();
     expect(await (await ask(simulator, format, {}, 'end-after=1')).text()).toBe('');

@@ -69,6 +69,8 @@ describe('the official client', () => {
     expect((await next(said)).text).toBe('The tool returned: one\ntwo');
     await expect(next([{ functionCall: said[0]?.functionCall }, said[1]!])).rejects.toThrow(/thought_signature/);
     await expect(next([{ ...said[0], thoughtSignature: 'forged' }, said[1]!])).rejects.toThrow(/not valid/);
+    const skipping = { ...said[0], thoughtSignature: 'skip_thought_signature_validator' };
+    expect((await next([skipping, said[1]!])).text).toBe('The tool returned: one\ntwo');
     await expect(next([said[0]!])).rejects.toThrow(/follows no call/);
   });
 
@@ -102,6 +104,8 @@ describe('the official client', () => {
       .flatMap(({ candidates }) => candidates?.[0]?.content?.parts ?? [])
       .filter(({ thought }) => thought);
     expect(thoughts.map(({ text }) => text).join('')).toBe('The user wants an answer to: hi');
+    const counts = chunks.map(({ usageMetadata }) => usageMetadata?.candidatesTokenCount ?? 0);
+    expect(counts).toEqual([...thoughts.map(() => 0), 1, 3, 3, 3]);
   });
 
   test('reads why an answer ended, or why there is none', async () => {
