@@ -14,6 +14,7 @@ export interface CompatiblePreset extends Preset {
   /** What becomes of features otherwise than at OpenAI. */
   supports?: Partial<Record<Feature, Support>>;
   thoughtsField?: Variant['thoughtsField'];
+  takesSeals?: boolean;
   /** Has the last word on a body that was written for it. */
   adjust?: Variant['adjust'];
   /** Changes a body that passes through. */
@@ -39,7 +40,8 @@ const NO_FILES: CompatiblePreset['supports'] = {
 const NO_NOTES: CompatiblePreset['supports'] = { user: 'left out', metadata: 'left out', store: 'left out' };
 
 export const PRESETS: Readonly<Record<string, CompatiblePreset>> = {
-  'openai-compatible': { telemetryName: 'custom' },
+  // It may be Gemini's own endpoint of this format.
+  'openai-compatible': { telemetryName: 'custom', takesSeals: true },
   groq: {
     baseUrl: 'https://api.groq.com/openai/v1',
     // docs/prefilling: the answer begins with the last message when that is the assistant's.

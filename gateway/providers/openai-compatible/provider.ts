@@ -30,10 +30,11 @@ function make(name: string, config: CommonProviderConfig): Provider {
 }
 
 function chat(name: string, preset: CompatiblePreset, path: string, streamUsage: boolean): ChatEndpoint {
-  const { thoughtsField, adjust, adapt } = preset;
+  const { thoughtsField, takesSeals, adjust, adapt } = preset;
   const variant: Variant = {
     outputLimitField: preset.outputLimitField ?? 'max_tokens',
     streamUsage,
+    ...(takesSeals && { takesSeals }),
     ...(thoughtsField !== undefined && { thoughtsField }),
     ...(adjust !== undefined && { adjust }),
   };

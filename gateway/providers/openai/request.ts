@@ -30,6 +30,8 @@ export interface Variant {
   userField?: 'user' | 'safety_identifier';
   /** The field of an assistant message that takes its earlier thoughts; default: none does. */
   thoughtsField?: 'reasoning_content' | 'reasoning' | 'reasoning_details';
+  /** Whether tool calls take back Google's seal of the thought that led to them; others refuse the field. */
+  takesSeals?: boolean;
   /** Has the last word on a written body. */
   adjust?(body: Json, request: HubRequest): void;
 }
@@ -136,7 +138,7 @@ function writtenAnswer(parts: HubPart[], variant: Variant): Json {
       parts.filter((part) => part.type === 'reasoning'),
       variant,
     ),
-    ...(calls.length > 0 && { tool_calls: calls.map(writtenCall) }),
+    ...(calls.length > 0 && { tool_calls: calls.map((call) => writtenCall(call, variant)) }),
   };
 }
 
@@ -150,12 +152,12 @@ function writtenThoughts(thoughts: ReasoningPart[], { thoughtsField: field }: Va
   return { reasoning_details: details };
 }
 
-function writtenCall({ id, name, arguments: args, signature }: ToolCallPart): Json {
+function writtenCall({ id, name, arguments: args, signature }: ToolCallPart, { takesSeals }: Variant): Json {
   return {
     id,
     type: 'function',
     function: { name, arguments: args === '' ? '{}' : args },
-    ...(signature !== undefined && { extra_content: { google: { thought_signature: signature } } }),
+    ...(takesSeals && signature !== undefined && { extra_content: { google: { thought_signature: signature } } }),
   };
 }
 
