@@ -21,4 +21,12 @@ export function makeProvider(name: string, config: CommonProviderConfig): Provid
 }
 
 /** Headers of the vendors' answers that tell a client something of its answer, and nothing of the gateway's account. */
-export const SHOWN_HEADERS: readonly string[] = ['openai-processing-ms', 'openai-version', 'openai-model', 'request-id'];
+export const SHOWN_HEADERS: readonly string[] = [
+  'openai-processing-ms',
+  'openai-version',
+  'openai-model',
+  'request-id',
+  // AWS's own clients tell an error's name by it, where a route passes everything on.
+  'x-amzn-errortype',
+  'x-amzn-requestid',
+];
