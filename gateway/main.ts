@@ -12,6 +12,7 @@ import { ConfigError, loadConfig } from './config/load.ts';
 import { address, configJsonSchema } from './config/schema.ts';
 import type { PluginSources } from './connect/connection.ts';
 import { Routing } from './routing/routing.ts';
+import { supportPage } from './providers/table.ts';
 import { type RunningGateway, run, VERSION } from './run.ts';
 import { Connections } from './snapshot.ts';
 import { openLog } from './telemetry/log.ts';
@@ -45,6 +46,7 @@ Options
       --listen ADDRESS  HOST:PORT to answer at, in place of the config's
       --metrics ADDRESS HOST:PORT of the metrics, or "off"
       --schema          print the JSON Schema of the config
+      --features        print what becomes of each field at each kind of provider, as Markdown
   -v, --version
   -h, --help
 
@@ -57,6 +59,7 @@ interface Arguments {
   listen?: string;
   metrics?: string;
   schema?: boolean;
+  features?: boolean;
   version?: boolean;
   help?: boolean;
 }
@@ -66,6 +69,7 @@ async function main(): Promise<void> {
   if (args.help) return void process.stdout.write(HELP);
   if (args.version) return void process.stdout.write(`${VERSION}\n`);
   if (args.schema) return void process.stdout.write(`${JSON.stringify(configJsonSchema(), null, 2)}\n`);
+  if (args.features) return void process.stdout.write(supportPage());
   const file = args.config ?? (process.env.WARDGATE_CONFIG || DEFAULT_CONFIG);
   if (args.check) return check(file);
   await start(file, args);
@@ -92,6 +96,7 @@ function parsedArguments(): Arguments {
         listen: { type: 'string' },
         metrics: { type: 'string' },
         schema: { type: 'boolean' },
+        features: { type: 'boolean' },
         version: { type: 'boolean', short: 'v' },
         help: { type: 'boolean', short: 'h' },
       },
@@ -136,6 +141,7 @@ async function start(file: string, args: Arguments): Promise<void> {
     access,
     listen: args.listen,
     metrics,
+    openStreams: async (addresses) => (await import('../plugins/redis/streams.ts')).redisStreams(addresses),
     openMarks: async (addresses) => (await import('../plugins/redis/marks.ts')).redisMarks(addresses),
   });
   process.stderr.write(banner(running, file, simulator !== undefined));
