@@ -81,12 +81,15 @@ class Calls {
     let failure = broken;
     let told: GatewayError | undefined;
     for (let next = this.plan.next(failure); next !== undefined; next = this.plan.next(failure)) {
-      if (next.waitMs > 0) await this.wait(next.waitMs);
-      if (this.isAbandoned) throw GONE;
       try {
+        if (next.waitMs > 0) await this.wait(next.waitMs);
+        if (this.isAbandoned) throw GONE;
         return await ask(next);
       } catch (error) {
-        if (error === GONE) throw error;
+        if (error === GONE) {
+          this.plan.tell(next.target, { ok: false, durationMs: 0 });
+          throw error;
+        }
         failure = asGatewayError(error);
         // That one target cannot do what was asked says less than why another one, which can, did not.
         if (told === undefined || failure.code !== 'unsupported_field') told = failure;
@@ -122,7 +125,12 @@ class Calls {
     if (other === undefined) return first.answer;
     const second = this.start(other);
     const winner = await firstOf(first, second);
+    const [won, lost] = winner === first ? [next, other] : [other, next];
     (winner === first ? second : first).abort();
+    // Both may have begun before one of them could be left.
+    this.plan.tell(lost.target, { ok: false, durationMs: 0 });
+    this.current = won.target;
+    this.life.record.facts.provider = won.target.provider.name;
     return winner.answer;
   }
 

@@ -337,6 +337,26 @@ describe('a hedge', () => {
     expect(await answer).toBe('a');
   });
 
+  test('that begins together with the first is counted once, and one of the two is passed on', async () => {
+    await using one = await rig({ hedge: { after: '1ms' }, retry: { budget: { perSecond: 1_000 } } });
+    const say = (name: string) => ({ stream: { events: textStream(name) } });
+    for (let i = 0; i < 20; i += 1) {
+      const gate = new Gate();
+      one.a.next({ ...say('from a'), after: gate });
+      one.b.next({ ...say('from b'), after: gate });
+      const said = one.streams();
+      await Promise.all([one.a.arrived(i), one.b.arrived(i)]);
+      gate.open();
+      expect(['from a', 'from b']).toContain(await said);
+    }
+    await expect
+      .poll(async () => {
+        const counts = ['won', 'lost', 'failed'].map((outcome) => one.metric('wardgate_hedges_total', { outcome }));
+        return (await Promise.all(counts)).reduce<number>((sum, value) => sum + (value ?? 0), 0);
+      })
+      .toBe(20);
+  });
+
   test('of a stream is one stream to the client', async () => {
     await using one = await rig({ hedge: { after: '1ms' } });
     const gate = new Gate();
