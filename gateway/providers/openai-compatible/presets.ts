@@ -11,6 +11,8 @@ import type { ChatEndpoint } from '../provider.ts';
 import type { Preset } from '../vendor.ts';
 
 export interface CompatiblePreset extends Preset {
+  /** The end of the base URLs at which it goes on from a prefix; default: all. */
+  prefillAt?: string;
   /** What becomes of features otherwise than at OpenAI. */
   supports?: Partial<Record<Feature, Support>>;
   thoughtsField?: Variant['thoughtsField'];
@@ -50,6 +52,7 @@ export const PRESETS: Readonly<Record<string, CompatiblePreset>> = {
     supports: {
       ...NO_FILES,
       ...NO_NOTES,
+      prefill: 'mapped',
       logprobs: 'refused',
       'logit-bias': 'refused',
       choices: 'refused',
@@ -81,9 +84,13 @@ export const PRESETS: Readonly<Record<string, CompatiblePreset>> = {
   },
   deepseek: {
     baseUrl: 'https://api.deepseek.com/v1',
+    // guides/chat_prefix_completion: a beta, at an address of its own.
+    prefill: 'yes',
+    prefillAt: '/beta',
     supports: {
       ...TEXT_ALONE,
       ...NO_NOTES,
+      prefill: 'mapped: `prefix`, with the base URL https://api.deepseek.com/beta',
       'reasoning.history': 'mapped: `reasoning_content`',
       seed: 'refused',
       choices: 'refused',
@@ -94,6 +101,7 @@ export const PRESETS: Readonly<Record<string, CompatiblePreset>> = {
       'service-tier': 'refused',
     },
     thoughtsField: 'reasoning_content',
+    adjust: markPrefix,
   },
   together: { baseUrl: 'https://api.together.xyz/v1', supports: { ...NO_FILES, 'top-k': 'mapped' } },
   fireworks: { baseUrl: 'https://api.fireworks.ai/inference/v1', supports: { ...NO_FILES, 'top-k': 'mapped' } },
@@ -198,12 +206,17 @@ function prefix({ messages }: Json): Json | undefined {
   return isJsonObject(last) && last.role === 'assistant' && last.tool_calls === undefined ? last : undefined;
 }
 
+/** Says of the last message that the answer goes on from it. */
+function markPrefix(body: Json): void {
+  const last = prefix(body);
+  if (last !== undefined) last.prefix = true;
+}
+
 /** https://docs.mistral.ai/api: a seed by another name, a prefix that says so, call ids of nine characters. */
 function forMistral(body: Json): void {
   if (body.seed !== undefined) body.random_seed = body.seed;
   delete body.seed;
-  const last = prefix(body);
-  if (last !== undefined) last.prefix = true;
+  markPrefix(body);
   for (const message of body.messages as Json[]) {
     if (typeof message.tool_call_id === 'string') message.tool_call_id = mistralId(message.tool_call_id);
     for (const call of (message.tool_calls ?? []) as Json[]) call.id = mistralId(call.id as string);

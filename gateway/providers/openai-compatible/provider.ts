@@ -22,11 +22,18 @@ function make(name: string, config: CommonProviderConfig): Provider {
     streamUsage,
     origin: address.origin,
     endpoints: {
-      chat: [chat(name, preset, address.path('/chat/completions'), streamUsage)],
+      chat: [chat(name, at(preset, config), address.path('/chat/completions'), streamUsage)],
       embeddings: [embeddingsEndpoint(name, address.path('/embeddings'))],
     },
     sign: signer(config, bearer(config.key)),
   };
+}
+
+/** The preset at this address: what it does elsewhere alone is taken out. */
+function at(preset: CompatiblePreset, { baseUrl }: CommonProviderConfig): CompatiblePreset {
+  const { prefillAt } = preset;
+  if (prefillAt === undefined || baseUrl?.replace(/\/+$/, '').endsWith(prefillAt)) return preset;
+  return { ...preset, prefill: 'no', supports: { ...preset.supports, prefill: 'refused' } };
 }
 
 function chat(name: string, preset: CompatiblePreset, path: string, streamUsage: boolean): ChatEndpoint {
