@@ -347,7 +347,8 @@ function readThinking(fields: Fields, hub: HubRequest): void {
   else if (type === 'enabled') {
     const budget = thinking.number('budget_tokens');
     if (budget === undefined) throw invalid(thinking.at('budget_tokens'), 'is missing');
-    wish(hub, { budget }, thinking.path);
+    // Whoever asks so is shown the thoughts, unless the display says otherwise.
+    wish(hub, { budget, shown: true }, thinking.path);
   }
   const display = thinking.word('display', ['summarized', 'omitted']);
   if (display !== undefined) {

@@ -80,7 +80,7 @@ describe('what is read of a request', () => {
 
   test('thoughts with their seals', () => {
     const { messages, reasoning } = dialect.toHub(requestFixture('anthropic-messages', 'reasoning'));
-    expect(reasoning).toEqual({ budget: 2048 });
+    expect(reasoning).toEqual({ budget: 2048, shown: true });
     expect(messages[1]?.parts.slice(0, 2)).toEqual([
       { type: 'reasoning', text: 'Seven times eight is 56.', signature: expect.stringMatching(/^EqQB/) },
       { type: 'reasoning', text: '', redacted: 'EmwKAhgBEgy3va3pzix0LafPsn4a' },
