@@ -6,7 +6,7 @@ import type { RequestRecord } from './telemetry/record.ts';
 
 /** What scripts may read beside the safe-listed headers: they need it to show limits and to report errors. */
 const EXPOSED =
-  'x-request-id, retry-after, ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, x-should-retry, x-wardgate-trace';
+  'x-request-id, retry-after, ratelimit, ratelimit-policy, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, x-should-retry, x-wardgate-trace, x-wardgate-stream-id, x-wardgate-resumed';
 
 /** Answers an OPTIONS request before any hook: a preflight carries no credential. */
 export function answerCors(exchange: Exchange, route: Route, record: RequestRecord): void {

@@ -32,6 +32,9 @@ export const ERRORS = {
   upstream_rate_limited: { status: 429, type: 'rate_limit_error' },
   upstream_invalid_request: { status: 400, type: 'invalid_request_error' },
   stream_broken: { status: 502, type: 'server_error' },
+  // The rest of a stream
+  resume_expired: { status: 410, type: 'invalid_request_error' },
+  resume_unavailable: { status: 503, type: 'server_error' },
   // The gateway
   draining: { status: 503, type: 'server_error' },
   internal: { status: 500, type: 'server_error' },

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Price } from '../proto/contract.ts';
 import type { Config } from './config/schema.ts';
 import type { Exchange } from './exchange.ts';
+import { Streams } from './resume/streams.ts';
 import type { Route, Snapshot } from './snapshot.ts';
 import type { AccessLog, Log } from './telemetry/log.ts';
 import type { Metrics } from './telemetry/metrics.ts';
@@ -16,6 +17,8 @@ export class Gateway {
   readonly upstream: Upstream;
   readonly metrics: Metrics;
   readonly log: Log;
+  /** Streamed answers that can be resumed. */
+  readonly streams: Streams;
   /** Providers and models that take no beginning of an answer to go on from. */
   readonly noPrefill = new Set<string>();
   private readonly access: AccessLog;
@@ -25,6 +28,7 @@ export class Gateway {
     this.snapshot = snapshot;
     this.upstream = upstream;
     this.metrics = metrics;
+    this.streams = new Streams(metrics);
     this.log = log;
     this.access = access;
   }
@@ -131,6 +135,7 @@ function accessLine(record: RequestRecord, durationMs: number): object {
     estimated: usage?.estimated,
     costUsd: record.costUsd,
     firstTokenMs: rounded(record.firstTokenMs),
+    resumedFrom: record.resumedFrom,
     durationMs: rounded(durationMs),
     trace: record.trace.length > 0 ? record.traceLine : undefined,
   };

@@ -14,15 +14,16 @@ import type { ChatDialect, Dialect, Json, ModelRequest, PathFacts } from './dial
 import { DEFAULT_DIALECT, findCall, findListing, type Listing } from './dialects/registry.ts';
 import { serveEndpoint } from './endpoint.ts';
 import { asGatewayError, GatewayError, isRejection } from './errors.ts';
-import { estimateTokens } from './hub/estimate.ts';
 import type { Exchange } from './exchange.ts';
 import { type Gateway, priceOf } from './gateway.ts';
 import * as hooks from './hooks.ts';
+import { estimateTokens } from './hub/estimate.ts';
 import { answerAgain, keepAnswer } from './idempotency.ts';
 import { parseJson, readJson, serialise, structureOf } from './json.ts';
 import type { Life } from './life.ts';
 import { describeModel, listModels } from './models.ts';
 import { passThrough } from './passthrough.ts';
+import { resumable, resume } from './resume/resume.ts';
 import type { Model, Route, Snapshot } from './snapshot.ts';
 import { Guarded } from './stream/guarded.ts';
 import { PassThrough } from './stream/pass-through.ts';
@@ -69,6 +70,9 @@ async function live(life: Life, call: PathFacts | undefined, listing: Listing | 
 
   // 1. Who is this? On headers alone: a stranger cannot make us read a body or learn which models exist.
   if (route.hooks.authenticate !== null) await identify(life);
+
+  // Who lost the connection gets the rest of an answer that has been begun.
+  if (await resume(life)) return;
 
   if (call !== undefined) return only('POST', life, () => ask(life, call));
   if (listing !== undefined) {
@@ -122,7 +126,7 @@ function stranger({ exchange }: Life, { challenges, login }: hooks.Acquaintance)
 }
 
 async function ask(life: Life, path: PathFacts): Promise<void> {
-  const { exchange, snapshot, route, record, dialect } = life;
+  const { snapshot, route, record, dialect } = life;
 
   // 2. The body, read once.
   const bytes = await readBody(life);
@@ -164,10 +168,12 @@ async function ask(life: Life, path: PathFacts): Promise<void> {
   record.isOutputLimited = outputLimit(request, paidTokens) !== undefined;
   const isRead = isAnswerRead(life, restorer);
   const outgoing = { request, read, bytes, rewritten: guarded?.rewritten, paidTokens, isRead };
-  const answer = await callTargets(life, model, outgoing);
-  if (answer.kind === 'whole') await answerWhole(life, answer, restorer);
-  else await relay(life, answer, request, restorer);
-  if (exchange.gone) record.outcome = 'aborted';
+  // A streamed answer may outlive its client.
+  const kept = request.stream ? resumable(life, bytes) : life;
+  const answer = await callTargets(kept, model, outgoing);
+  if (answer.kind === 'whole') await answerWhole(kept, answer, restorer);
+  else await relay(kept, answer, request, restorer);
+  if (kept.exchange.gone) record.outcome = 'aborted';
 }
 
 /** Whether anybody looks into the answer: a guard, an authorizer of tools, a mask to be undone, a grant to be kept. */

@@ -6,6 +6,7 @@ import { type AddressInfo, isIPv6 } from 'node:net';
 import { basename, dirname, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import type { SharedMarks } from '../proto/marks.ts';
+import type { StreamStore } from '../proto/store.ts';
 import { ConfigError, type LoadedConfig, loadConfig } from './config/load.ts';
 import type { PluginSources } from './connect/connection.ts';
 import { Gateway } from './gateway.ts';
@@ -33,6 +34,8 @@ export interface RunOptions {
   /** Replace the config's own addresses; `metrics: false` switches the second port off. */
   listen?: string;
   metrics?: string | false;
+  /** Opens the store of streams that another replica may go on with, at the config's `redis`. */
+  openStreams?: (addresses: string[]) => Promise<StreamStore>;
   /** Opens what replicas share at the config's `redis`; default: they share nothing. */
   openMarks?: (addresses: string[]) => Promise<SharedMarks>;
   /** Reload when the file changes; default true. */
@@ -67,6 +70,8 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
     log,
     access,
   );
+  const { openStreams } = options;
+  if (addresses.length > 0 && openStreams) gateway.streams.openStore = () => openStreams(addresses);
   const drain = { isOn: false };
   const { limits } = loaded.config;
   const app = makeServer(gateway, { maxHeaderSize: limits.headers, requestTimeout: limits.bodyTime }, () => drain.isOn);
@@ -94,9 +99,15 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
     async stop() {
       drain.isOn = true;
       reloader.stop();
-      await stopServer(server, gateway.snapshot.config.drain);
-      stopWatching();
+      const { drain: drainMs } = gateway.snapshot.config;
+      const cutting = setTimeout(cutStreams, drainMs);
+      await stopServer(server, drainMs);
+      // A stream without a client has no connection that would hold the server up.
+      gateway.streams.letGo();
       await idle(gateway.snapshot);
+      clearTimeout(cutting);
+      stopWatching();
+      await gateway.streams.close();
       metricsServer.close();
       metricsServer.closeAllConnections();
       await connections.closeUnused([]);
@@ -111,13 +122,10 @@ async function stopServer(server: Server, drainMs: number): Promise<void> {
   // A kept-alive connection becomes idle when its answer ends, and would hold the stop until the client lets go of it.
   server.closeIdleConnections();
   const closing = setInterval(() => server.closeIdleConnections(), 100);
-  const cutting = setTimeout(() => {
-    cutStreams();
-    setTimeout(() => server.closeAllConnections(), 1_000).unref();
-  }, drainMs);
+  const closingAll = setTimeout(() => server.closeAllConnections(), drainMs + 1_000);
   await closed;
   clearInterval(closing);
-  clearTimeout(cutting);
+  clearTimeout(closingAll);
 }
 
 /** Waits until the last observers have been told, each within its deadline. */

@@ -12,6 +12,7 @@ import { answers, type Mount, mount, redescribe } from './mount.ts';
 import type { Passthrough } from './passthrough.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeProvider } from './providers/registry.ts';
+import { policyOf, type ResumePolicy } from './resume/policy.ts';
 import type { CompiledModel } from './routing/router.ts';
 import type { Routing } from './routing/routing.ts';
 import { type Metrics, PluginMetrics } from './telemetry/metrics.ts';
@@ -26,6 +27,8 @@ export interface Route {
   /** What is asked here, in order. */
   mounts: Mount[];
   hooks: RouteHooks;
+  /** How streamed answers are kept for those who lose their connection; undefined: they are not. */
+  resume: ResumePolicy | undefined;
   /** Added to what goes upstream; names and values alternate. */
   upstreamHeaders: string[];
   /** Names of headers in lower case, and the field of the identity that each tells the provider. */
@@ -158,6 +161,7 @@ function compileRoute(
     cors: corsOf(config),
     mounts: mounted,
     hooks: compileHooks(mounted),
+    resume: policyOf(config),
     upstreamHeaders: Object.entries(config.upstreamHeaders ?? {}).flatMap(([name, value]) => [
       name.toLowerCase(),
       value,

@@ -131,6 +131,8 @@ function references(config: Config, place: (path: Path) => string): string[] {
       const to = typeof route.passthrough === 'string' ? route.passthrough : route.passthrough.provider;
       wants(config.providers, to, 'provider', ['routes', prefix, 'passthrough']);
     }
+    if (typeof route.resume === 'object' && route.resume.store === 'redis' && config.redis === undefined)
+      problems.push(`${place(['routes', prefix, 'resume', 'store'])}: needs the setting \`redis\`, with its address`);
     route.models?.forEach((model, i) => wants(config.models, model, 'model', ['routes', prefix, 'models', i]));
   }
   return problems;

@@ -309,6 +309,22 @@ const cors = z.union([
   }),
 ]);
 
+export const resumeSettings = z.strictObject({
+  window: duration.prefault('60s').describe('How long a complete answer is kept.'),
+  grace: duration.prefault('30s').describe('How long the provider goes on without a client.'),
+  size: size.prefault('4MiB').describe('Most that is kept of one answer: its newest events.'),
+  total: size.prefault('256MiB').describe('Most that is kept of all answers of the route.'),
+  streams: z.number().int().min(1).default(10_000).describe('Most answers that are kept for the route.'),
+  when: z
+    .enum(['always', 'asked'])
+    .default('always')
+    .describe('Keep every streamed answer, or those whose client sends `x-wardgate-stream-resume: true`.'),
+  store: z
+    .enum(['memory', 'redis'])
+    .default('memory')
+    .describe('Where: in this process alone, or in Redis as well, so that other replicas can go on.'),
+});
+
 const route = z.strictObject({
   models: z.array(z.string()).optional().describe('Models that may be asked for here; default: all.'),
   model: z.string().optional().describe('The model of this route, whatever the client asks for.'),
@@ -319,6 +335,10 @@ const route = z.strictObject({
     .default('required')
     .describe('With an authenticator mounted: may a stranger pass?'),
   cors: cors.default(false),
+  resume: z
+    .union([z.boolean(), resumeSettings])
+    .default(false)
+    .describe('A client that lost its connection gets the rest by `Last-Event-ID`.'),
   context: z.record(z.string(), z.string()).optional().describe('Constants for its plugins.'),
   upstreamHeaders: headers.optional().describe('Added to what goes upstream.'),
   passthrough: z

@@ -90,6 +90,8 @@ export class Metrics {
   readonly pluginTimes: Histogram;
   readonly openRequests: Cell;
   readonly openStreams: Cell;
+  readonly resumableStreams: Cell;
+  readonly resumes: Count;
   readonly reloads: Count;
   readonly upstreamErrors: Count;
   readonly retries: Count;
@@ -112,6 +114,12 @@ export class Metrics {
     count('gauge', 'wardgate_build_info', 'Version of the gateway.').cell({ version }).value = 1;
     this.openRequests = count('gauge', 'wardgate_open_requests', 'Requests that are being answered.').cell();
     this.openStreams = count('gauge', 'wardgate_open_streams', 'Streams that are open.').cell();
+    this.resumableStreams = count(
+      'gauge',
+      'wardgate_resumable_streams',
+      'Streamed answers that are kept for those who lose their connection.',
+    ).cell();
+    this.resumes = count('counter', 'wardgate_resumes_total', 'Requests for the rest of an answer, by outcome.');
     this.reloads = count('counter', 'wardgate_config_reloads_total', 'Reloads of the config, by result.');
     this.upstreamErrors = count(
       'counter',

@@ -57,6 +57,10 @@ export class RequestRecord {
   code: string | undefined;
   cause: ErrorDetails['cause'];
   streamed = false;
+  /** The request whose answer is gone on with, and the number of the last event that the client had of it. */
+  resumedFrom: string | undefined;
+  /** True while the answer goes on without its client. */
+  outlivesClient = false;
   upstreamModel: string | undefined;
   usage: Usage | undefined;
   costUsd: number | undefined;
@@ -111,6 +115,7 @@ export class RequestRecord {
 
   /** The client has gone: nobody waits for what the plugins are still asked. */
   abandon(): void {
+    if (this.outlivesClient) return;
     const gone = new Error('the client has gone');
     gone.name = 'AbortError';
     for (const call of this.open) call.abort(gone);

@@ -56,6 +56,11 @@ async function lastError(response: RawResponse): Promise<ApiError> {
   return errors[0] as ApiError;
 }
 
+/** Asks for the rest of a stream that nobody knows. */
+function askRest({ url }: TestGateway, route: string): Promise<RawResponse> {
+  return send(`${url}${route}/v1/chat/completions`, { headers: { 'Last-Event-ID': `${'A'.repeat(22)}-1` } });
+}
+
 /** How each code is reached. The type makes this complete: a new code without a case does not compile. */
 const CASES: Record<ErrorCode, Reach> = {
   invalid_request: ({ gateway }) => ask(gateway, { model: 'm', messages: 'hello' }),
@@ -115,6 +120,8 @@ const CASES: Record<ErrorCode, Reach> = {
     await stopped;
     return error;
   },
+  resume_expired: ({ gateway }) => askRest(gateway, '/kept'),
+  resume_unavailable: ({ gateway }) => askRest(gateway, '/shared'),
   internal: on('/saboteur'),
 };
 
@@ -128,8 +135,11 @@ async function startRig(patience = '20s'): Promise<Rig & AsyncDisposable> {
     plugins: Object.fromEntries(names.map((name) => [name, { at: `local:${name}` }])),
     limits: { body: '10KiB', bodyTime: patience },
   });
-  config.routes = { '/': {}, ...Object.fromEntries(names.map((name) => [`/${name}`, { plugins: [name] }])) };
-  const gateway = await startGateway(config, { factories, log: 'info' });
+  const shared = { '/kept': { resume: true }, '/shared': { resume: { store: 'redis' } } };
+  config.redis = 'redis://127.0.0.1:9';
+  config.routes = { '/': {}, ...shared, ...Object.fromEntries(names.map((name) => [`/${name}`, { plugins: [name] }])) };
+  const openStreams = () => Promise.reject(new Error('there is no Redis'));
+  const gateway = await startGateway(config, { factories, log: 'info', openStreams });
   return {
     upstream,
     gateway,

@@ -43,6 +43,7 @@ export interface StartOptions {
   log?: 'debug' | 'info' | 'warn' | 'error';
   /** Opens what replicas share at the config's `redis`; they share nothing by default. */
   openMarks?: RunOptions['openMarks'];
+  openStreams?: RunOptions['openStreams'];
 }
 
 export interface TestGateway extends AsyncDisposable {
@@ -79,6 +80,7 @@ export async function startGateway(config: ConfigSource, options: StartOptions =
     metrics: options.metrics ? '127.0.0.1:0' : false,
     watch: false,
     openMarks: options.openMarks,
+    openStreams: options.openStreams,
   }).catch(async (error: unknown) => {
     await rm(folder, { recursive: true, force: true });
     throw error;

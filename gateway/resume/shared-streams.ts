@@ -1,0 +1,160 @@
+/**
+ * Streams that other replicas can go on with: each is told to a store as it grows. What the store cannot be told now it
+ * is told later, from what is kept here anyway; nobody waits for it.
+ */
+import type { StreamReader, StreamStore } from '../../proto/store.ts';
+import type { Copy, KeptStream } from './kept-stream.ts';
+
+/** Between two signs of life, in milliseconds. */
+const BEAT_MS = 1_000;
+/** After the store could not be told something, in milliseconds. */
+const RETRY_MS = 500;
+/** What the store is told at a time, in bytes. */
+const BATCH = 262_144;
+/** How long a stop waits for the store, in milliseconds. */
+const LAST_WORDS_MS = 2_000;
+
+export class SharedStreams {
+  readonly store: StreamStore;
+  private readonly copies = new Map<string, SharedCopy>();
+  private readonly timer: NodeJS.Timeout;
+
+  constructor(store: StreamStore) {
+    this.store = store;
+    this.timer = setInterval(() => void this.beat(), BEAT_MS).unref();
+  }
+
+  /** Tells the store of a stream from now on. */
+  add(stream: KeptStream): void {
+    const copy = new SharedCopy(stream, this.store, () => this.copies.delete(stream.id));
+    this.copies.set(stream.id, copy);
+    stream.copy = copy;
+    copy.wake();
+  }
+
+  async close(): Promise<void> {
+    const told = Promise.all([...this.copies.values()].map((copy) => copy.done));
+    const late = new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
+    await Promise.race([told, late]);
+    clearInterval(this.timer);
+    for (const copy of this.copies.values()) copy.giveUp();
+    this.store.close();
+  }
+
+  private async beat(): Promise<void> {
+    if (this.copies.size === 0) return;
+    try {
+      const readers = new Map((await this.store.beat()).map((reader) => [reader.stream, reader]));
+      for (const [id, copy] of this.copies) copy.beat(readers.get(id));
+    } catch {
+      // The store is away: the next beat may find it.
+    }
+  }
+}
+
+class SharedCopy implements Copy {
+  private readonly stream: KeptStream;
+  private readonly store: StreamStore;
+  private readonly settle = Promise.withResolvers<void>();
+  /** Settles when the store knows all, or never will. */
+  readonly done: Promise<void> = this.settle.promise;
+  /** The number of the last event that the store knows. */
+  private stored = 0;
+  private isKnown = false;
+  private isClaimed = false;
+  private isBusy = false;
+  private isDone = false;
+  private toldAt = 0;
+  private retry: NodeJS.Timeout | undefined;
+
+  constructor(stream: KeptStream, store: StreamStore, whenDone: () => void) {
+    this.stream = stream;
+    this.store = store;
+    void this.done.then(whenDone);
+  }
+
+  wake(): void {
+    if (this.isBusy || this.isDone || this.retry !== undefined) return;
+    this.isBusy = true;
+    void this.tell().then(
+      () => {
+        this.isBusy = false;
+      },
+      () => {
+        this.isBusy = false;
+        this.later();
+      },
+    );
+  }
+
+  claim(): void {
+    this.isClaimed = true;
+    this.wake();
+  }
+
+  giveUp(): void {
+    if (this.isDone) return;
+    this.over();
+    this.store.drop(this.stream.id).catch(() => {});
+  }
+
+  /** Once a second: a silent stream is kept alive, and a client that reads elsewhere is told of. */
+  beat(reader: StreamReader | undefined): void {
+    if (this.isDone) return;
+    this.stream.readElsewhere(reader?.handed);
+    if (performance.now() - this.toldAt < this.keepMs / 3) return;
+    this.toldAt = performance.now();
+    this.store.touch(this.stream.id, this.keepMs).catch(() => {});
+  }
+
+  private get keepMs(): number {
+    const { window, grace } = this.stream.policy;
+    return this.stream.isOpen ? window + grace : window;
+  }
+
+  private async tell(): Promise<void> {
+    const { stream, store } = this;
+    const { log } = stream;
+    while (!this.isDone && this.hasNews) {
+      // What was let go of here before the store was told of it is missing there: a hole helps nobody.
+      if (this.stored + 1 < log.first) return this.giveUp();
+      const events = log.read(this.stored + 1, BATCH);
+      const last = this.stored + events.length;
+      const hasEnded = log.hasEnded && last === log.last;
+      const claims = this.isClaimed;
+      const isKept = await store.write(stream.id, {
+        facts: this.isKnown ? undefined : stream.facts,
+        first: this.stored + 1,
+        events: events.map((event) => event.toString('latin1')),
+        oldest: log.first,
+        hasEnded,
+        claims,
+        keepMs: this.keepMs,
+      });
+      if (!isKept) return this.over();
+      this.toldAt = performance.now();
+      if (claims) this.isClaimed = false;
+      this.isKnown = true;
+      this.stored = last;
+      if (hasEnded) this.over();
+    }
+  }
+
+  private get hasNews(): boolean {
+    return !this.isKnown || this.isClaimed || this.stored < this.stream.log.last || this.stream.log.hasEnded;
+  }
+
+  private later(): void {
+    if (this.isDone) return;
+    this.retry = setTimeout(() => {
+      this.retry = undefined;
+      this.wake();
+    }, RETRY_MS).unref();
+  }
+
+  private over(): void {
+    this.isDone = true;
+    clearTimeout(this.retry);
+    this.settle.resolve();
+  }
+}
