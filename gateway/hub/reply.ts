@@ -68,7 +68,7 @@ export interface Logprob {
 export type HubEvent =
   /** First, once. */
   | { type: 'start'; id?: string; model?: string; created?: number; serviceTier?: string; usage?: HubUsage }
-  | { type: 'text'; choice: number; text: string; logprobs?: Logprob[] }
+  | { type: 'text'; choice: number; text: string; logprobs?: Logprob[]; item?: PlacedItem }
   | { type: 'citation'; choice: number; citation: Citation }
   | { type: 'reasoning'; choice: number; text: string }
   /** The seal of the thoughts before it. */
@@ -87,6 +87,12 @@ export type HubEvent =
   | { type: 'end' }
   /** The provider reports an error in the middle; nothing follows. */
   | { type: 'error'; error: GatewayError };
+
+/** The id and the number that a vendor gave to what a text belongs to: a stream that another provider goes on with keeps them. */
+export interface PlacedItem {
+  id: string;
+  index: number;
+}
 
 /** Vectors, in the order of the texts. */
 export interface EmbeddingsReply {

@@ -2,7 +2,7 @@
 import { createOpenAI } from '@ai-sdk/openai';
 import { generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai';
 import OpenAI, { BadRequestError } from 'openai';
-import type { Response, ResponseStreamEvent } from 'openai/resources/responses/responses';
+import type { Response, ResponseInput, ResponseStreamEvent } from 'openai/resources/responses/responses';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Simulator, startSimulator } from '../../simulator/server.ts';
 import { startGateway, type TestGateway } from '../support/gateway.ts';
@@ -92,7 +92,7 @@ describe.each(GRID)('on the route “$route”, the model $model', ({ route, mod
     }));
     const answered = await client(route).responses.create({
       model,
-      input: [...input, ...asked.output, ...outputs],
+      input: [...input, ...(asked.output as ResponseInput), ...outputs],
       tools,
     });
     expect(answered.output_text).toContain('The tool returned:');
@@ -129,7 +129,7 @@ describe.each(GRID)('on the route “$route”, the model $model', ({ route, mod
     const output = { type: 'function_call_output' as const, call_id: call.call_id, output: 'noon' };
     const answered = await client(route).responses.create({
       model,
-      input: [...input, ...asked.output, output],
+      input: [...input, ...(asked.output as ResponseInput), output],
       tools: [CLOCK],
       ...wish,
     });

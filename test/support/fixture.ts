@@ -16,6 +16,6 @@ export function requestFixture(dialect: string, name: string): Json {
 }
 
 /** The cases that there are, such as `text` and `parallel-tools`. */
-export function fixtureNames(kind: 'streams' | 'requests', folder: string): string[] {
+export function fixtureNames(kind: 'streams' | 'requests' | 'replies', folder: string): string[] {
   return readdirSync(join(ROOT, kind, folder)).map((file) => file.replace(/\.\w+$/, ''));
 }

@@ -25,7 +25,7 @@ export function fromHub(reply: HubReply, model: string): Json {
 // --- Ids ----------------------------------------------------------------------------------------------------------
 
 /** Longest id of a provider's that is kept: OpenAI takes none of more than 64 characters back. */
-const MAX_ID = 48;
+const MAX_ID = 56;
 
 /** The ids of an answer and its items: the provider's own with the prefixes of this format. */
 export class Ids {

@@ -4,7 +4,7 @@
  * comes in deltas, and each end says the whole text again; the last event holds the whole response. There is no `[DONE]`.
  */
 import type { GatewayError } from '../../errors.ts';
-import type { Finish, HubEvent, HubUsage, Logprob } from '../../hub/reply.ts';
+import type { Finish, HubEvent, HubUsage, Logprob, PlacedItem } from '../../hub/reply.ts';
 import type { Citation } from '../../hub/request.ts';
 import type { Json, StreamWriter, WriterOptions } from '../dialect.ts';
 import { frame } from './events.ts';
@@ -31,6 +31,9 @@ export function openWriter(options: WriterOptions): StreamWriter {
 type Start = Extract<HubEvent, { type: 'start' }>;
 type CallStart = Extract<HubEvent, { type: 'tool-call' }>;
 type ContentEvent = Exclude<Extract<HubEvent, { choice: number }>, { type: 'finish' }>;
+
+/** The most items whose places are kept; no answer has as many. */
+const MOST = 1024;
 
 /** An item that is being written; its place in the output is `index`. */
 interface Open {
@@ -113,7 +116,7 @@ class ResponseWriter implements StreamWriter {
     const begun = this.begin();
     switch (event.type) {
       case 'text':
-        return begun + this.say('output_text', event.text, event.logprobs ?? []);
+        return begun + this.openMessage(event.item) + this.say('output_text', event.text, event.logprobs ?? []);
       case 'refusal':
         return begun + this.say('refusal', event.text, event.logprobs ?? []);
       case 'citation':
@@ -152,7 +155,7 @@ class ResponseWriter implements StreamWriter {
     const closed = this.closeSpeech() + this.closeCalls();
     this.isOver = true;
     const ended = ending(this.finish ?? 'stop', this.usage);
-    const response = { ...this.head, ...ended, output: this.output };
+    const response = { ...this.head, ...ended, output: Object.values(this.output) };
     return begun + closed + this.event(`response.${ended.status}`, { response });
   }
 
@@ -223,7 +226,7 @@ class ResponseWriter implements StreamWriter {
   }
 
   private openPart(type: Part['type']): string {
-    const before = this.closeThought() + this.openMessage();
+    const before = this.openMessage();
     const message = this.message!;
     if (message.part?.type === type) return before;
     const ended = message.part === undefined ? '' : this.closePart(message);
@@ -231,11 +234,16 @@ class ResponseWriter implements StreamWriter {
     return before + ended + this.partEvent('added', message, writtenPart(message.part));
   }
 
-  private openMessage(): string {
+  /** A message that was begun elsewhere keeps its name and its place. */
+  private openMessage(placed?: PlacedItem): string {
+    const isNext = placed !== undefined && this.message !== undefined && placed.id !== this.message.id;
+    const before = this.closeThought() + (isNext ? this.closeMessage() : '');
     this.latest = undefined;
-    if (this.message !== undefined) return '';
-    this.message = { ...this.newItem('msg'), content: [], part: undefined };
-    return this.added(this.message, messageItem(this.message.id, [], 'in_progress'));
+    if (this.message !== undefined) return before;
+    if (placed !== undefined && placed.index < MOST) this.items = Math.max(this.items, placed.index);
+    const { index, id } = this.newItem('msg');
+    this.message = { index, id: placed?.id ?? id, content: [], part: undefined };
+    return before + this.added(this.message, messageItem(this.message.id, [], 'in_progress'));
   }
 
   private partEvent(what: 'added' | 'done', { id, index, content }: Message, part: Json): string {
@@ -378,7 +386,7 @@ class ResponseWriter implements StreamWriter {
   }
 
   private sound(data: string): string {
-    const before = this.closeThought() + this.openMessage();
+    const before = this.openMessage();
     const message = this.message!;
     const ended = message.part === undefined ? '' : this.closePart(message);
     const part = writtenSound({ data });

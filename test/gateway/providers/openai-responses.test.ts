@@ -261,6 +261,8 @@ describe('a streamed response', () => {
         type: 'text',
         choice: 0,
         text: 'Yes',
+        // What another provider goes on with keeps its name and its place.
+        item: { id: expect.stringMatching(/^msg_/), index: 0 },
         logprobs: [
           {
             token: 'Yes',

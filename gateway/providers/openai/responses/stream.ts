@@ -5,7 +5,7 @@
  */
 import type { Json } from '../../../dialects/dialect.ts';
 import { badAnswer, objectOf, objectsOf, textOf } from '../../../hub/fields.ts';
-import type { HubEvent } from '../../../hub/reply.ts';
+import type { HubEvent, PlacedItem } from '../../../hub/reply.ts';
 import type { StreamReader } from '../../provider.ts';
 import { SseReader } from '../../sse.ts';
 import { failureOf } from './error.ts';
@@ -92,10 +92,10 @@ class ResponseReader extends SseReader {
         if (item.said.size > 0 && numberOf(body.content_index) > 0) events.push(PART_END);
         break;
       case 'output_text.delta':
-        this.say(item, 'text', { part: numberOf(body.content_index), text: delta, logprobs: body.logprobs }, events);
+        this.say(item, 'text', saidBy(body, delta), events);
         break;
       case 'refusal.delta':
-        this.say(item, 'refusal', { part: numberOf(body.content_index), text: delta }, events);
+        this.say(item, 'refusal', saidBy(body, delta), events);
         break;
       case 'output_text.annotation.added':
         this.cite(item, [numberOf(body.content_index), numberOf(body.annotation_index)], body.annotation, events);
@@ -127,12 +127,14 @@ class ResponseReader extends SseReader {
   }
 
   private say(item: Item, type: 'text' | 'refusal', said: Said, events: HubEvent[]): void {
-    const { part, text } = said;
+    const { part, text, place } = said;
     const logprobs = logprobsOf(said.logprobs);
     if (text === '' && logprobs.length === 0) return;
+    const isFirst = item.said.size === 0;
     item.said.add(`said/${part}`);
     this.kinds.add(type);
-    events.push({ type, choice: 0, text, ...(logprobs.length > 0 && { logprobs }) });
+    const beside = { ...(logprobs.length > 0 && { logprobs }), ...(isFirst && place && { item: place }) };
+    events.push({ type, choice: 0, text, ...beside });
   }
 
   private cite(item: Item, [part, number]: [number, number], told: unknown, events: HubEvent[]): void {
@@ -221,7 +223,18 @@ const PART_END: HubEvent = { type: 'part-end', choice: 0 };
 interface Said {
   part: number;
   text: string;
-  logprobs?: unknown;
+  logprobs: unknown;
+  place?: PlacedItem;
+}
+
+function saidBy(body: Json, text: string): Said {
+  const id = textOf(body.item_id);
+  return {
+    part: numberOf(body.content_index),
+    text,
+    logprobs: body.logprobs,
+    ...(id && { place: { id, index: numberOf(body.output_index) } }),
+  };
 }
 
 function numberOf(value: unknown): number {
