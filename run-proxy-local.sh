@@ -18,10 +18,15 @@ if [ -f .env ]; then
   eval "$exported" # what stands in both is the environment's
 fi
 
-simulated=http://127.0.0.1:${SIMULATED_MODEL_PORT:-9100}/v1
-export SIMULATED_MODEL_URL=$simulated
-if [ -n "${OPENAI_API_KEY:-}" ]; then simulated=https://api.openai.com/v1; fi
-export OPENAI_BASE_URL=${OPENAI_BASE_URL:-$simulated}
+# The vendor itself where there is a key for it; else the simulated model.
+simulated=http://127.0.0.1:${SIMULATED_MODEL_PORT:-9100}
+aws=https://bedrock-runtime.${AWS_REGION:-us-west-2}.amazonaws.com
+vendor() { if [ -n "$1" ]; then echo "$2"; else echo "$3"; fi; }
+export SIMULATED_MODEL_URL=$simulated/v1
+export OPENAI_BASE_URL=${OPENAI_BASE_URL:-$(vendor "${OPENAI_API_KEY:-}" https://api.openai.com/v1 "$simulated/v1")}
+export ANTHROPIC_BASE_URL=${ANTHROPIC_BASE_URL:-$(vendor "${ANTHROPIC_API_KEY:-}" https://api.anthropic.com/v1 "$simulated/v1")}
+export GEMINI_BASE_URL=${GEMINI_BASE_URL:-$(vendor "${GEMINI_API_KEY:-}" https://generativelanguage.googleapis.com/v1beta "$simulated/v1beta")}
+export BEDROCK_BASE_URL=${BEDROCK_BASE_URL:-$(vendor "${AWS_ACCESS_KEY_ID:-}" "$aws" "$simulated")}
 
 export LISTEN=${LISTEN:-127.0.0.1:${WARDGATE_PORT:-3000}} METRICS=127.0.0.1:${WARDGATE_METRICS_PORT:-15020}
 export PUBLIC_URL=http://localhost:${WARDGATE_PORT:-3000}

@@ -50,6 +50,9 @@ async function startDemo(): Promise<TestGateway> {
     KEYCLOAK_URL: keycloak.url,
     SIMULATED_MODEL_URL: `${simulator.url}/v1`,
     OPENAI_BASE_URL: `${simulator.url}/v1`,
+    ANTHROPIC_BASE_URL: `${simulator.url}/v1`,
+    GEMINI_BASE_URL: `${simulator.url}/v1beta`,
+    BEDROCK_BASE_URL: simulator.url,
   };
   return startGateway(config, { environment, log: 'info' });
 }
@@ -97,6 +100,72 @@ describe.skipIf(!servers.map(realServer).every(({ here }) => here))('the demo', 
   afterAll(async () => {
     await gateway?.stop();
     await simulator?.close();
+  });
+
+  describe('one API, whoever answers', () => {
+    const VENDORS = [
+      ['S1-20', '/gemini', 'gemini-2.5-flash-lite', /^\S+$/],
+      ['S1-21', '/anthropic', 'claude-3-5-sonnet-20241022', /^msg_/],
+      ['S1-22', '/bedrock', 'global.anthropic.claude-sonnet-4-20250514-v1:0', /^bedrock-\d{13}$/],
+    ] as const;
+
+    test.each(VENDORS)(
+      '%s, S1-23: %s answers in OpenAI’s shape, without a key of the client’s',
+      async (_row, route, model, id) => {
+        const response = await chat(route, { model });
+        expect(response.status).toBe(200);
+        const body = await response.json<Record<string, unknown> & { usage: Record<string, number> }>();
+        expect(body).toMatchObject({
+          id: expect.stringMatching(id),
+          object: 'chat.completion',
+          created: expect.any(Number),
+          model,
+          choices: [
+            { index: 0, finish_reason: 'stop', message: { role: 'assistant', content: 'You said: Hello, <EMAIL_1>' } },
+          ],
+        });
+        expect(body.usage.total_tokens).toBe(body.usage.prompt_tokens! + body.usage.completion_tokens!);
+      },
+    );
+
+    test.each(VENDORS)('S1-25: %s %s streams in OpenAI’s chunks', async (_row, route, model) => {
+      const { content, finish, done, errors } = await readSse(await chat(route, { model, stream: true }));
+      expect({ content, finish, done, errors }).toEqual({
+        content: ['You said: Hello, <EMAIL_1>'],
+        finish: ['stop'],
+        done: true,
+        errors: [],
+      });
+    });
+
+    test('S1-24: Gemini’s own API, and Anthropic’s in front of OpenAI', async () => {
+      const own = await send(`${gateway.url}/gemini/v1beta/models/gemini-2.5-flash-lite:generateContent`, {
+        body: { contents: [{ role: 'user', parts: [{ text: 'Hello' }] }] },
+      });
+      expect(await own.json()).toMatchObject({
+        candidates: [{ content: { role: 'model', parts: [{ text: 'You said: Hello' }] } }],
+        usageMetadata: { promptTokenCount: expect.any(Number) },
+        modelVersion: 'gemini-2.5-flash-lite',
+      });
+      const message = await send(`${gateway.url}/compat/anthropic/v1/messages`, {
+        headers: { 'anthropic-version': '2023-06-01' },
+        body: {
+          model: 'claude-anything',
+          max_tokens: 100,
+          system: [{ type: 'text', text: 'Be brief.' }],
+          messages: [{ role: 'user', content: 'Hello' }],
+        },
+      });
+      const read = await message.json<{ usage: { input_tokens: number } }>();
+      expect(read).toMatchObject({ type: 'message', role: 'assistant', stop_reason: 'end_turn' });
+      // “Be brief.” and “Hello” are 14 characters, 4 a token: the system block went along.
+      expect(read.usage.input_tokens).toBe(4);
+    });
+
+    test('S1-76, S1-77, S1-78: the first call is already answered by the other model', async () => {
+      const response = await chat('/failover/openai', { model: 'gpt-5' });
+      expect(await response.json()).toMatchObject({ model: expect.stringContaining('gpt-4o'), choices: [{}] });
+    });
   });
 
   describe('Keycloak', () => {
