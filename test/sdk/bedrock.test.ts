@@ -104,7 +104,7 @@ describe('Claude on Bedrock, asked for a chat completion', () => {
   });
 
   test.each([
-    ['forged', 'does not accept the gateway’s AWS credentials'],
+    ['forged', 'does not accept the gateway’s signature: its secret key or its clock is wrong'],
     ['unknown', 'does not accept the gateway’s AWS credentials'],
     ['wrong', 'does not let the gateway’s AWS account use this model in this region'],
   ])('fails as the gateway’s own fault when its credentials are %s', async (model, why) => {

@@ -81,6 +81,7 @@ function refusedKey(name: string, exception: string): ProviderError {
 const WHY = new Map([
   ['accessdenied', 'does not let the gateway’s AWS account use this model in this region'],
   ['expiredtoken', 'says that the gateway’s AWS credentials have expired'],
+  ['invalidsignature', 'does not accept the gateway’s signature: its secret key or its clock is wrong'],
 ]);
 
 /** Whether an answer says that the credentials are too old, so that others should be looked for. */

@@ -10,8 +10,6 @@ import { isJsonObject, parseJson } from '../../json.ts';
 
 /** The longest message that is taken, in bytes; AWS writes payloads of 16 MiB at most. */
 const MAX_MESSAGE = 17 * 1024 * 1024;
-/** Lengths, two checksums. */
-const LEAST_MESSAGE = 16;
 
 /** One message. */
 export interface Message {
@@ -50,7 +48,7 @@ export class MessageReader {
     if (this.held < 4) return Number.POSITIVE_INFINITY;
     if (this.pieces[0]!.length < 4) this.pieces = [Buffer.concat(this.pieces)];
     const length = this.pieces[0]!.readUInt32BE(0);
-    if (length < LEAST_MESSAGE || length > MAX_MESSAGE) throw badAnswer();
+    if (length > MAX_MESSAGE) throw badAnswer();
     return length;
   }
 

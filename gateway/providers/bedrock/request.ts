@@ -28,7 +28,7 @@ export function writeConverse(request: HubRequest, facts: CallFacts, guardrail: 
     additionalModelResponseFieldPaths:
       request.stop?.length && familyOf(facts.model) === 'claude' ? ['/stop_sequence'] : undefined,
     outputConfig: told({ textFormat: textFormat(request), effort }),
-    requestMetadata: told(request.metadata ?? {}),
+    requestMetadata: metadataOf(request),
     serviceTier: serviceTier(request),
     guardrailConfig: guardrail && { guardrailIdentifier: guardrail.id, guardrailVersion: guardrail.version },
   }) as Json;
@@ -58,6 +58,18 @@ function told(fields: Json): Json | undefined {
 function temperatureOf({ temperature, used }: HubRequest): number | undefined {
   if (temperature === undefined || (temperature >= 0 && temperature <= 1)) return temperature;
   throw invalid(used.get('temperature') ?? 'temperature', 'must be from 0 to 1 for Bedrock');
+}
+
+/** What stands in the invocation log may have some signs only. */
+const NOTE = /^[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}$/;
+
+function metadataOf({ metadata = {}, used }: HubRequest): Json | undefined {
+  const isFit = Object.entries(metadata).every(([key, value]) => key !== '' && NOTE.test(key) && NOTE.test(value));
+  if (isFit) return told(metadata);
+  throw invalid(
+    used.get('metadata') ?? 'metadata',
+    'must be of letters, digits and :_@$#=/+,.- for Bedrock, 256 at most each',
+  );
 }
 
 const TIERS: ReadonlySet<string> = new Set(['default', 'flex', 'priority', 'reserved']);

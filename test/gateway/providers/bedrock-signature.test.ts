@@ -210,9 +210,29 @@ describe('credentials', () => {
   test('a key of Bedrock’s own is sent as it is, from the config or the environment', async () => {
     expect(headersOf(await found({ key: 'ABSKconfig' })).authorization).toBe('Bearer ABSKconfig');
     vi.stubEnv('AWS_BEARER_TOKEN_BEDROCK', 'ABSKenv');
-    const headers = headersOf(await made().sign({ ...CALL, headers: ['authorization', 'theirs'] }));
-    expect(headers.authorization).toBe('Bearer ABSKenv');
+    const { headers } = await made().sign({ ...CALL, headers: ['authorization', 'theirs', 'x-amz-date', 'theirs'] });
+    expect(headersOf({ headers }).authorization).toBe('Bearer ABSKenv');
+    expect(headers).not.toContain('theirs');
     expect(headersOf(await found(KEYS)).authorization).toContain('Credential=AKIDEXAMPLE/');
+  });
+
+  test('are looked for again when Bedrock says that they are too old', async () => {
+    vi.useFakeTimers({ now: NOW, toFake: ['Date'] });
+    try {
+      vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'secret');
+      vi.stubEnv('AWS_ACCESS_KEY_ID', 'AKIDOLD');
+      const provider = made();
+      const idOf = async () => /Credential=(\w+)/.exec(headersOf(await provider.sign(CALL)).authorization ?? '')?.[1];
+      expect(await idOf()).toBe('AKIDOLD');
+      vi.stubEnv('AWS_ACCESS_KEY_ID', 'AKIDNEW');
+      vi.setSystemTime(NOW.getTime() + 60_000);
+      provider.readError(403, { message: 'No.' }, { 'x-amzn-errortype': 'AccessDeniedException' });
+      expect(await idOf()).toBe('AKIDOLD');
+      provider.readError(403, { message: 'Old.' }, { 'x-amzn-errortype': 'ExpiredTokenException' });
+      expect(await idOf()).toBe('AKIDNEW');
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test('need both halves', () => {

@@ -162,6 +162,7 @@ describe('a request', () => {
     ['response_format', { format: { type: 'json' } }, 'must have a schema'],
     ['parallel_tool_calls', { parallelToolCalls: false, tools: [{ name: 'a' }] }, 'cannot be said to this model'],
     ['reasoning', { reasoning: { budget: 2000 } }, 'cannot be a number of tokens'],
+    ['metadata', { metadata: { note: 'a;b' } }, 'must be of letters'],
   ] as [string, Partial<HubRequest>, string][])(
     'is refused for its %s, by the client’s name for it',
     (param, more, why) => {
@@ -297,7 +298,8 @@ describe('tools', () => {
   });
 
   test('ids of other vendors fit, and call and result keep the same one', () => {
-    const ids = fc.uniqueArray(fc.string({ minLength: 1, maxLength: 90 }), { minLength: 1, maxLength: 4 });
+    const id = fc.string({ minLength: 1, maxLength: 90, size: 'max' });
+    const ids = fc.uniqueArray(id, { minLength: 1, maxLength: 4 });
     fc.assert(
       fc.property(ids, (given) => {
         const calls = given.map((id): HubPart => ({ type: 'tool-call', id, name: 'clock', arguments: '{}' }));
@@ -328,6 +330,7 @@ describe('thoughts and caches', () => {
       { type: 'reasoning', text: 'unsealed' },
       { type: 'reasoning', text: 'of another vendor', signature: 'gAAAAABo' },
       { type: 'reasoning', text: '', redacted: 'gAAAAABo' },
+      { type: 'reasoning', text: '', redacted: 'no base64' },
     ];
     const messages = [says('user', 'a'), says('assistant', ...thoughts, 'b')];
     const contentOf = (model: string) => (written({ messages }, model).messages as Json[])[1]?.content;
@@ -430,6 +433,17 @@ describe('an answer', () => {
         { url: 'https://example.com/news', title: 'News', quote: 'It rained.', document: undefined },
       ],
     });
+  });
+
+  test('takes a source for an address only where it is one', () => {
+    const citations = [
+      { title: 'Handbook', source: 'shelf 3', location: { documentPage: { documentIndex: 0, start: 2 } } },
+    ];
+    const content = [{ citationsContent: { content: [{ text: 'a' }, { text: 'b' }], citations } }];
+    const reply = chat.read({ output: { message: { content } }, stopReason: 'end_turn' });
+    expect(reply.choices[0]?.parts).toEqual([
+      { type: 'text', text: 'ab', citations: [{ url: undefined, title: 'Handbook', quote: undefined, document: 0 }] },
+    ]);
   });
 
   test.each([
@@ -640,7 +654,8 @@ describe('errors', () => {
     [400, 'ValidationException:http://internal.amazon.com/', 'upstream_invalid_request', 400],
     [404, 'ResourceNotFoundException', 'upstream_invalid_request', 404],
     [429, 'ThrottlingException', 'upstream_rate_limited', undefined],
-    [400, 'ServiceQuotaExceededException', 'upstream_rate_limited', undefined],
+    [400, 'ThrottlingException:http://internal.amazon.com/', 'upstream_rate_limited', undefined],
+    [400, 'com.amazon.coral#ServiceQuotaExceededException', 'upstream_rate_limited', undefined],
     [429, 'ModelNotReadyException', 'upstream_overloaded', undefined],
     [503, 'ServiceUnavailableException', 'upstream_overloaded', undefined],
     [408, 'ModelTimeoutException', 'upstream_timeout', undefined],

@@ -234,6 +234,21 @@ describe('an answer', () => {
     });
   });
 
+  test('puts its sources beside the text that they are of', () => {
+    const content = [
+      { type: 'thinking', thinking: 'Hm.' },
+      { type: 'text', text: 'a' },
+      { type: 'text', text: 'b' },
+    ];
+    const citations = [{ start: 0, end: 1, content_index: 2, sources: [{ type: 'tool', id: 'clock:0' }] }];
+    const { choices } = chat.read({ message: { content, citations }, finish_reason: 'COMPLETE' });
+    expect(choices[0]?.parts).toEqual([
+      { type: 'reasoning', text: 'Hm.' },
+      { type: 'text', text: 'a' },
+      { type: 'text', text: 'b', citations: [expect.objectContaining({ start: 0, end: 1, title: 'clock:0' })] },
+    ]);
+  });
+
   test.each([
     ['ERROR', 'upstream_failed'],
     ['TIMEOUT', 'upstream_timeout'],
@@ -285,6 +300,22 @@ describe('a stream', () => {
       { type: 'part-end', choice: 0 },
       { type: 'finish', choice: 0, finish: 'tool-calls' },
       { type: 'usage', usage: { inputTokens: 1537, outputTokens: 24, cachedInputTokens: undefined } },
+      { type: 'end' },
+    ]);
+  });
+
+  test('takes arguments that come with the name, and nothing after its end', () => {
+    const called = { id: 'a', type: 'function', function: { name: 'clock', arguments: '{}' } };
+    const bytes = streamed(
+      { type: 'tool-call-start', index: 4, delta: { message: { tool_calls: called } } },
+      { type: 'message-end', delta: { finish_reason: 'TOOL_CALL' } },
+      { type: 'content-delta', delta: { message: { content: { text: 'more' } } } },
+    );
+    expect(eventsOf([bytes])).toEqual([
+      { type: 'start' },
+      { type: 'tool-call', choice: 0, call: 0, id: 'a', name: 'clock' },
+      { type: 'tool-arguments', choice: 0, call: 0, text: '{}' },
+      { type: 'finish', choice: 0, finish: 'tool-calls' },
       { type: 'end' },
     ]);
   });
