@@ -10,7 +10,10 @@ export interface SharedMarks {
    * replicas need not agree on. Never throws.
    */
   mark(key: string, forMs: number): void;
-  /** Calls back for each mark that another replica makes, with the milliseconds that it has left. Answers how to stop it. */
+  /**
+   * Calls back for each mark that another replica makes, with the milliseconds that it has left; one's own may be told as
+   * well. Answers how to stop it.
+   */
   onMark(listener: (key: string, forMs: number) => void): () => void;
   /** Lets go. Marks that are made later go nowhere. */
   close(): void;

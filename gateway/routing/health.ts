@@ -23,6 +23,7 @@ export class TargetHealth {
   /** To the end of a whole answer. */
   readonly whole = new Latency();
   private coolUntil = Number.NEGATIVE_INFINITY;
+  private cooledAt = Number.NEGATIVE_INFINITY;
 
   constructor(provider: string, model: string) {
     this.provider = provider;
@@ -48,10 +49,11 @@ export class TargetHealth {
     return this.coolUntil;
   }
 
-  /** It wants to be left alone until then. Answers false when that was known. */
-  cool(until: number): boolean {
-    if (until <= this.coolUntil) return false;
-    this.coolUntil = until;
+  /** It wants to be left alone from now on for so many milliseconds. Answers false when that was known. */
+  cool(now: number, ms: number): boolean {
+    if (now + ms <= this.coolUntil) return false;
+    this.coolUntil = now + ms;
+    this.cooledAt = now;
     return true;
   }
 
@@ -60,10 +62,10 @@ export class TargetHealth {
     return !this.isCooling(now) && this.circuit.admits(now);
   }
 
-  /** An attempt went well: what it said of its limit is over as well. */
-  succeeded(permit: Permit): void {
+  /** An attempt went well. If it began after the target had spoken of its limit, that is over as well. */
+  succeeded(permit: Permit, startedAt: number): void {
     this.circuit.succeeded(permit);
-    this.coolUntil = Number.NEGATIVE_INFINITY;
+    if (startedAt > this.cooledAt) this.coolUntil = Number.NEGATIVE_INFINITY;
   }
 
   failed(permit: Permit, now: number, policy: CircuitPolicy): void {

@@ -154,6 +154,7 @@ export function plan(model: CompiledModel, facts: RoutingFacts): Plan {
 interface Tried {
   tries: number;
   permit: Permit;
+  startedAt: number;
   /** Whether the end of the last attempt is still to be told. */
   isOpen: boolean;
   hasBegun: boolean;
@@ -183,8 +184,7 @@ class RequestPlan implements Plan {
     if (this.last === undefined) return this.first(now);
     if (failure === undefined) return this.elsewhere(now);
     this.failures.push({ target: this.last, failure });
-    // Nothing was sent: another target may have a word for what this one has not.
-    if (failure.code === 'unsupported_field') return this.elsewhere(now, failure);
+    if (failure.code === 'unsupported_field') return this.notSent(now, failure);
     const special = this.fallBack(failure, now);
     if (special !== undefined) return special;
     const { attempts = Number.POSITIVE_INFINITY, on } = this.model.policy.retry;
@@ -219,6 +219,12 @@ class RequestPlan implements Plan {
       if (answer === undefined) this.model.events.conditionFailed(this.model.id);
       return answer === true;
     });
+  }
+
+  /** Another target may have a word for what this one has not. That was no try: nothing was sent. */
+  private notSent(now: number, failure: GatewayError): Attempt | undefined {
+    this.attempts -= 1;
+    return this.elsewhere(now, failure);
   }
 
   /** A request that is too long, or not to their taste, has targets of its own where the config names some. */
@@ -307,7 +313,7 @@ class RequestPlan implements Plan {
     const { health } = target;
     const tries = (this.tried.get(target)?.tries ?? 0) + 1;
     const permit = health.circuit.enter(now);
-    this.tried.set(target, { tries, permit, isOpen: true, hasBegun: false, isHedge });
+    this.tried.set(target, { tries, permit, startedAt: now + waitMs, isOpen: true, hasBegun: false, isHedge });
     for (const other of this.candidates) if (other !== target) other.health.latency(facts.streamed).passed();
     health.latency(facts.streamed).chosen();
     model.picks += 1;
@@ -335,11 +341,15 @@ class RequestPlan implements Plan {
     else this.toldFailure(target, tried.permit, outcome);
   }
 
-  private toldWell(target: RoutedTarget, { permit, hasBegun }: Tried, { firstTokenMs, durationMs }: Outcome): void {
+  private toldWell(
+    target: RoutedTarget,
+    { permit, startedAt, hasBegun }: Tried,
+    { firstTokenMs, durationMs }: Outcome,
+  ): void {
     const { health } = target;
     const { streamed } = this.facts;
     if (!hasBegun) health.latency(streamed).add(streamed ? (firstTokenMs ?? durationMs) : durationMs);
-    health.succeeded(permit);
+    health.succeeded(permit, startedAt);
   }
 
   private toldFailure(target: RoutedTarget, permit: Permit, { code, retryAfterMs }: Outcome): void {
@@ -349,7 +359,7 @@ class RequestPlan implements Plan {
     const isOverLimit = code === 'upstream_rate_limited';
     if (isOverLimit || (code !== undefined && retryAfterMs !== undefined)) {
       const ms = Math.min(policy.cooldown.maxMs, retryAfterMs ?? policy.cooldown.defaultMs);
-      if (health.cool(now + ms)) events.cooled(target, ms);
+      if (health.cool(now, ms)) events.cooled(target, ms);
     }
     if (policy.breaker !== undefined && code !== undefined && isTargetsFault(code, policy.retry.on))
       health.failed(permit, now, policy.breaker);

@@ -41,7 +41,7 @@ export class Routing {
       conditionFailed: (model) => count(metrics.conditionFaults.cell({ model })),
     };
     this.stopListening = marks?.onMark((key, ms) => {
-      this.health.find(key)?.cool(now() + Math.min(ms, LONGEST_MARK_MS));
+      this.health.find(key)?.cool(now(), Math.min(ms, LONGEST_MARK_MS));
     });
     metrics.watchTargets(() => [...this.health.all()].map((one) => stateOf(one, now())));
   }

@@ -184,9 +184,9 @@ describe('S3-22: a target is', () => {
     states.push(health.state(0), health.state(1_000));
     const probe = health.circuit.enter(1_000);
     states.push(health.state(1_000));
-    health.succeeded(probe);
+    health.succeeded(probe, 1_000);
     states.push(health.state(1_000));
-    health.cool(2_000);
+    health.cool(1_000, 1_000);
     states.push(health.state(1_999), health.state(2_000));
     expect(states).toEqual([
       'healthy',
