@@ -256,7 +256,8 @@ function nativeBody(
   const renamed = dialect.rename === undefined || facts.model === request.model ? undefined : facts.model;
   const most = outputLimit(request, paidTokens);
   const isRewritten = rewritten !== undefined && rewritten.size > 0;
-  const isPlain = renamed === undefined && !isRewritten && most === undefined && endpoint.adapt === undefined;
+  const isFit = request.amend === undefined && endpoint.adapt === undefined;
+  const isPlain = renamed === undefined && !isRewritten && most === undefined && isFit;
   if (isPlain && !asksUsage) return bytes;
   if (isPlain && request.body.stream_options === undefined) return withUsageOption(bytes);
   return serialise(read, bytes, (changed: Json) => {
@@ -264,6 +265,7 @@ function nativeBody(
     if (renamed !== undefined) dialect.rename!(changed, renamed);
     if (most !== undefined) dialect.limitOutput(changed, most, provider.outputLimitField);
     if (asksUsage) changed.stream_options = { ...(changed.stream_options as Json | undefined), include_usage: true };
+    request.amend?.(changed);
     endpoint.adapt?.(changed, facts);
   });
 }

@@ -22,6 +22,8 @@ export interface ModelRequest {
   maxOutputTokens: number | undefined;
   /** How many answers were asked for. */
   choices: number;
+  /** Takes out of the body what the dialect's own vendor would refuse; undefined where it may pass as it is. */
+  amend?(body: Json): void;
 }
 
 /** What a path says of a request: some dialects name the model and the stream there. */

@@ -288,6 +288,18 @@ describe('a guard', () => {
       expect(await thoughtOf('/loud', isStream)).toMatchObject({ thinking: 'SEVEN TIMES EIGHT IS 56.', signature: '' });
     }
   });
+
+  test('has the vendor not refuse a conversation whose thoughts it has changed', async () => {
+    const ask = { model: 'scripted', max_tokens: 99 };
+    upstream.next({ whole: THOUGHTFUL }, { whole: THOUGHTFUL });
+    const { content } = await client('/loud').messages.create({ ...ask, messages: user('7 × 8?') });
+    const messages = [...user('7 × 8?'), { role: 'assistant' as const, content }, ...user('Sure?')];
+    await client('/loud').messages.create({ ...ask, messages });
+    expect(upstream.requests.at(-1)!.json()).toEqual({
+      ...ask,
+      messages: [...user('7 × 8?'), { role: 'assistant', content: [{ type: 'text', text: '56' }] }, ...user('Sure?')],
+    });
+  });
 });
 
 const SEAL = 'EqQBCkYIARgCKkDmSgN2XkB1hC8oV0mZ6s3TyUpJ9o4sQmZ1bGxTaWduYXR1cmU=';

@@ -12,6 +12,7 @@ import { readEvent, skimEvents, textEvent } from './events.ts';
 import { cutShort, limitOutput, markLimited } from './quota.ts';
 import { fromHub } from './reply.ts';
 import { toHub } from './request.ts';
+import { breakSeals, dropBroken, hasBrokenSeals } from './seals.ts';
 import { contentSegments } from './segments.ts';
 import { frame, openWriter } from './stream.ts';
 import { readUsage } from './usage.ts';
@@ -48,7 +49,7 @@ export const anthropicMessages: ChatDialect = {
   modelEntry: (model) => JSON.stringify(modelEntry(model)),
 };
 
-export function rename(body: Json, model: string): void {
+function rename(body: Json, model: string): void {
   body.model = model;
 }
 
@@ -66,14 +67,14 @@ function modelEntry({ id }: ListedModel): Json {
 }
 
 /** All of them at once: there is no page after the first. */
-export function modelList(models: ListedModel[]): string {
+function modelList(models: ListedModel[]): string {
   const [first, last] = [models[0]?.id ?? null, models.at(-1)?.id ?? null];
   return JSON.stringify({ data: models.map(modelEntry), has_more: false, first_id: first, last_id: last });
 }
 
 // --- Requests -------------------------------------------------------------------------------------------------------
 
-export function readRequest(body: Json): ModelRequest {
+function readRequest(body: Json): ModelRequest {
   const { model, messages, stream, max_tokens: most } = body;
   if (model !== undefined && typeof model !== 'string') throw invalid('model', 'must be a string');
   if (!Array.isArray(messages)) throw invalid('messages', 'is missing or not a list');
@@ -87,6 +88,7 @@ export function readRequest(body: Json): ModelRequest {
     wantsUsage: true,
     choices: 1,
     maxOutputTokens: typeof most === 'number' && most >= 1 ? most : undefined,
+    ...(hasBrokenSeals(body) && { amend: dropBroken }),
   };
 }
 
@@ -111,7 +113,7 @@ const SETTINGS = new Set([
   'mcp_servers',
 ]);
 
-export function requestSegments(body: Json): Segment[] {
+function requestSegments(body: Json): Segment[] {
   const segments = new Segments();
   const messages = body.messages as Json[];
   const newest = messages.findLastIndex(isTurn);
@@ -166,23 +168,11 @@ function replyTools(body: Json): ToolCall[] {
   });
 }
 
-/**
- * A signature is for the thoughts that the model had: what a guard changed goes to the client without, and not back to
- * the vendor at all.
- */
-export function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
+/** What was changed of the thoughts goes to the client without its seal, and not back to the vendor at all. */
+function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
   for (const [path, value] of rewritten) writePointer(body, path, value);
-  listOf(body.content).forEach((block, i) => {
-    if (rewritten.has(`/content/${i}/thinking`)) (block as Json).signature = '';
-  });
-  listOf(body.messages).forEach((message, i) => {
-    if (!isJsonObject(message) || !Array.isArray(message.content)) return;
-    message.content = message.content.filter((_block, j) => !rewritten.has(`/messages/${i}/content/${j}/thinking`));
-  });
-}
-
-function listOf(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : [];
+  breakSeals(body, rewritten);
+  dropBroken(body);
 }
 
 function replyFacts(body: Json): ReplyFacts {

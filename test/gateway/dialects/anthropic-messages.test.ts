@@ -654,6 +654,38 @@ describe('the segments of a request', () => {
   });
 });
 
+describe('thoughts whose seal was broken', () => {
+  const conversation = (...content: Json[]): Json => ({
+    ...answered(...content),
+    thinking: { type: 'enabled', budget_tokens: 2000 },
+  });
+  const BROKEN = { type: 'thinking', thinking: '***', signature: '' };
+  const SEALED = { type: 'thinking', thinking: 'T', signature: 'EqQB' };
+  const CALL = { type: 'tool_use', id: 'c', name: 'f', input: {} };
+  const amended = (body: Json) => {
+    dialect.readRequest(body, {}).amend?.(body);
+    return [(body.messages as { content: unknown }[])[1]?.content, body.thinking !== undefined];
+  };
+
+  test('do not go back to the vendor, which would refuse the conversation', () => {
+    expect(amended(conversation(BROKEN, { type: 'text', text: 'A' }))).toEqual([[{ type: 'text', text: 'A' }], true]);
+    expect(amended(conversation(SEALED, BROKEN, CALL))).toEqual([[SEALED, CALL], true]);
+    expect(dialect.readRequest(conversation(SEALED, CALL), {}).amend).toBeUndefined();
+  });
+
+  test('take the thinking with them where a call of a tool would have to come with it', () => {
+    expect(amended(conversation(BROKEN, CALL))).toEqual([[CALL], false]);
+    const adaptive = { ...conversation(BROKEN, CALL), thinking: { type: 'adaptive' } };
+    expect(amended(adaptive)).toEqual([[CALL], true]);
+  });
+
+  test('leave no turn without content', () => {
+    const body = conversation(BROKEN);
+    dialect.readRequest(body, {}).amend?.(body);
+    expect(body.messages).toHaveLength(2);
+  });
+});
+
 describe('the segments of an answer', () => {
   const MESSAGE = {
     id: 'msg_1',
