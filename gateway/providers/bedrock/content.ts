@@ -84,19 +84,16 @@ export function cachePoint(hint: string | undefined): Json[] {
 
 const TTLS: ReadonlySet<string> = new Set(['5m', '1h']);
 
-/** OpenAI's encrypted thoughts are Fernet tokens; what Claude seals never begins so. */
-const FOREIGN = /^gAAAA/;
-
 /** Thoughts go back sealed or not at all: the model refuses any whose seal is not there. */
 function thoughts({ text, signature, redacted }: ReasoningPart): Json[] {
-  if (redacted !== undefined)
-    return FOREIGN.test(redacted) || !isBase64(redacted) ? [] : [{ reasoningContent: { redactedContent: redacted } }];
-  if (signature === undefined || FOREIGN.test(signature)) return [];
+  if (redacted !== undefined) return isOwnSeal(redacted) ? [{ reasoningContent: { redactedContent: redacted } }] : [];
+  if (signature === undefined || !isOwnSeal(signature)) return [];
   return [{ reasoningContent: { reasoningText: { text, signature } } }];
 }
 
-function isBase64(text: string): boolean {
-  return text.length % 4 === 0 && /^[A-Za-z0-9+/]+={0,2}$/.test(text);
+/** Claude's seals are base64. OpenAI's begin as Fernet tokens do, and those that the gateway has marked hold a colon. */
+function isOwnSeal(seal: string): boolean {
+  return /^[A-Za-z0-9+/]+={0,2}$/.test(seal) && !seal.startsWith('gAAAA');
 }
 
 // --- Tools --------------------------------------------------------------------------------------------------------

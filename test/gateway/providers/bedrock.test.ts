@@ -329,6 +329,7 @@ describe('thoughts and caches', () => {
       { type: 'reasoning', text: '', redacted: 'EmwKAhgB' },
       { type: 'reasoning', text: 'unsealed' },
       { type: 'reasoning', text: 'of another vendor', signature: 'gAAAAABo' },
+      { type: 'reasoning', text: 'of yet another', signature: 'gemini:CikBcVRo' },
       { type: 'reasoning', text: '', redacted: 'gAAAAABo' },
       { type: 'reasoning', text: '', redacted: 'no base64' },
     ];
