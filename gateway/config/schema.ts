@@ -129,15 +129,19 @@ const condition = z.string().superRefine((source, context) => {
   }
 });
 
-const target = z.strictObject({
+/** The only target of a model. */
+const onlyTarget = z.strictObject({
   provider: name,
   model: z.string().optional().describe('Its name upstream; default: the name that the client asked for.'),
+  timeouts: z.strictObject(targetTimeouts).optional().describe('In place of the model’s.'),
+});
+
+const target = onlyTarget.extend({
   weight: z.number().nonnegative().max(1e9).default(1).describe('weighted: its share; 0: only when all others fail.'),
   priority: z.number().int().default(0).describe('priority: the lowest first; of several the first in the list.'),
   when: condition
     .optional()
     .describe('CEL: for which requests it is there (identity, headers, model, route, promptTokens, stream).'),
-  timeouts: z.strictObject(targetTimeouts).optional().describe('In place of the model’s.'),
 });
 
 const RETRY_ON = ['4xx', '5xx', 'connection', 'timeout', 'bad-answer'] as const;
@@ -220,7 +224,7 @@ const routing = {
 
 const model = z.union([
   name.describe('Short form: a provider that knows the model by the same name.'),
-  target,
+  onlyTarget,
   z.strictObject({ ...routing, targets: z.array(target).min(1).max(100) }),
 ]);
 

@@ -99,8 +99,8 @@ type WholeModel = Extract<ModelConfig, { targets: unknown }>;
  */
 function wholeModel(config: ModelConfig): WholeModel {
   if (typeof config === 'object' && 'targets' in config) return config;
-  const only = typeof config === 'string' ? { provider: config, weight: 1, priority: 0 } : config;
-  return { ...DEFAULT_ROUTING, breaker: false, rescue: 'off', targets: [only] };
+  const only = typeof config === 'string' ? { provider: config } : config;
+  return { ...DEFAULT_ROUTING, breaker: false, rescue: 'off', targets: [{ weight: 1, priority: 0, ...only }] };
 }
 
 function policyOf({ strategy, retry, breaker, cooldown, hedge, rescue }: WholeModel): RoutingPolicy {

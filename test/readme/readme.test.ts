@@ -145,6 +145,8 @@ function configKeys(schema: Schema, path = ''): Record<string, string | undefine
     ...(items === undefined ? [] : [[`${path}[]`, items] as const]),
   ]);
   const deeper = keys.map(([key, one]) => configKeys(one, key));
+  // Both are lists of targets, whose keys are there already.
+  if (/\.fallbacks\.\w+$/.test(path)) return { [path]: undefined };
   const isSetting = path !== '' && !/(?:\[\]|^(?:providers|plugins|routes|prices)\.\*)$/.test(path);
   // A map of strings, or a list of plain values, is one setting.
   const isPlain = keys.every(([, one]) => isScalar(one));

@@ -258,7 +258,7 @@ describe('the environment', () => {
   ])('a secret such as %j cannot change the structure', async (secret) => {
     const text = LEAST.replace('m: up', 'm: { provider: up, model: "${KEY}" }');
     const config = await load(text, { KEY: secret, OTHER: 'expanded twice' });
-    expect(config.models).toEqual({ m: { provider: 'up', model: secret, weight: 1, priority: 0 } });
+    expect(config.models).toEqual({ m: { provider: 'up', model: secret } });
     expect(Object.keys(config.providers)).toEqual(['up']);
     expect(config.listen).toBe('127.0.0.1:3000');
   });
