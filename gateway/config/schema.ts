@@ -201,7 +201,7 @@ const routing = {
   timeouts: z
     .strictObject({
       ...targetTimeouts,
-      total: duration.optional().describe('All tries, the waits between them, and the answer.'),
+      total: duration.optional().describe('All tries and the waits between them.'),
     })
     .prefault({}),
   hedge: z

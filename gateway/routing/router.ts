@@ -22,7 +22,7 @@ export interface TargetTimeouts {
   firstToken: number | undefined;
   /** Between two pieces of content of a stream. */
   stall: number | undefined;
-  /** The whole request: all tries, the waits between them, and the answer. */
+  /** All tries and the waits between them. */
   total: number | undefined;
 }
 
@@ -121,6 +121,8 @@ export interface Outcome {
 export interface Attempt {
   target: RoutedTarget;
   waitMs: number;
+  /** How long it may take from then on, in milliseconds: the target's own bound, or what is left of the total. */
+  timeoutMs: number | undefined;
   attempt: number;
 }
 
@@ -320,7 +322,12 @@ class RequestPlan implements Plan {
     target.pickedAt = model.picks;
     this.last = target;
     this.attempts += 1;
-    return { target, waitMs, attempt: this.attempts };
+    return { target, waitMs, timeoutMs: this.timeLeft(target, now + waitMs), attempt: this.attempts };
+  }
+
+  private timeLeft({ timeouts: { attempt, total } }: RoutedTarget, from: number): number | undefined {
+    const left = total === undefined ? undefined : this.startedAt + total - from;
+    return attempt === undefined || left === undefined ? (attempt ?? left) : Math.min(attempt, left);
   }
 
   began(target: RoutedTarget, firstTokenMs: number): void {

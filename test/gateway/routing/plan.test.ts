@@ -166,6 +166,16 @@ describe('S2-13: a target that is tried several times', () => {
     });
     expect(asked).toEqual(['a', 'b', 'a after 37.5']);
   });
+
+  test('may take as long as it may, and no longer than the whole request', () => {
+    const timeouts = { attempt: 700, firstToken: undefined, stall: undefined, total: 1_000 };
+    const one = modelOf([{ name: 'a', timeouts }, { name: 'b', timeouts }, 'c']);
+    const plan = one.plan();
+    const given = [plan.next()!.timeoutMs];
+    one.clock.now = 650;
+    given.push(plan.next(FAILED)!.timeoutMs, plan.next(FAILED)!.timeoutMs);
+    expect(given).toEqual([700, 350, undefined]);
+  });
 });
 
 describe('Retry-After', () => {
