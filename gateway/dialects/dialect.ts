@@ -129,6 +129,8 @@ interface Face {
   readonly name: string;
   /** Paths without a route's prefix that speak it, as they are. */
   readonly paths: readonly string[];
+  /** False where clients cannot read an event that begins with its id: streams can be resumed only where they ask. */
+  readonly takesEventIds?: false;
   /** Paths with the model in them: the groups `model` and `action`. */
   readonly pathPattern?: RegExp;
   /** What a matched path says; only with {@link pathPattern}. */

@@ -1,5 +1,6 @@
 /** What a route says of streams that can be resumed. */
 import { type RouteConfig, resumeSettings } from '../config/schema.ts';
+import type { Life } from '../life.ts';
 
 export type ResumePolicy = Exclude<RouteConfig['resume'], boolean>;
 
@@ -7,9 +8,9 @@ export type ResumePolicy = Exclude<RouteConfig['resume'], boolean>;
 const HEADER = 'x-wardgate-stream-resume';
 
 /** Whether the answer is to be kept, as the route allows and the client wants. */
-export function isWanted({ when }: ResumePolicy, headers: Readonly<Record<string, string | undefined>>): boolean {
-  const said = headers[HEADER]?.trim().toLowerCase();
-  return when === 'asked' ? said === 'true' : said !== 'false';
+export function isWanted({ when }: ResumePolicy, { exchange, dialect }: Life): boolean {
+  const said = exchange.headers[HEADER]?.trim().toLowerCase();
+  return when === 'asked' || dialect.takesEventIds === false ? said === 'true' : said !== 'false';
 }
 
 /** What a route's config says; undefined when nothing is kept. */

@@ -21,7 +21,7 @@ import { ResumableExchange } from './resumable-exchange.ts';
 export function resumable(life: Life, body: Buffer): Life {
   const { exchange, route, record, gateway } = life;
   const policy = route.resume;
-  if (policy === undefined || !isWanted(policy, exchange.headers)) return life;
+  if (policy === undefined || !isWanted(policy, life)) return life;
   const kept = new ResumableExchange(exchange, (head, producer) => {
     if (!isEventStream(head)) return undefined;
     const stream = gateway.streams.open(factsOf(life, head, body), policy, producer);

@@ -21,6 +21,8 @@ export const gemini: ChatDialect = {
   name: 'gemini',
   operation: 'chat',
   asksUsage: false,
+  // The official client leaves out events that do not begin with their data.
+  takesEventIds: false,
   paths: [],
   pathPattern: pathOf('generateContent|streamGenerateContent'),
   readPath,
