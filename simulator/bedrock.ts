@@ -1,7 +1,11 @@
-/** Bedrock's Converse as the simulated model speaks it: `/model/{id}/converse`, and `converse-stream` in AWS' frames. */
+/**
+ * Bedrock as the simulated model speaks it: `/model/{id}/converse`, `converse-stream` in AWS' frames, and `invoke` for
+ * vectors.
+ */
 import { EventStreamCodec } from '@smithy/eventstream-codec';
 import { z } from 'zod';
 import { checkSignature } from './aws-signature.ts';
+import { embed } from './embedding.ts';
 import {
   type Access,
   bearer,
@@ -82,13 +86,25 @@ const ConverseRequest = z.looseObject({
 type ConverseRequest = z.infer<typeof ConverseRequest>;
 const CountRequest = z.looseObject({ input: z.looseObject({ converse: ConverseRequest.optional() }) });
 
-/** Bedrock's Converse, whole and streamed, and its count of tokens. */
+const Dimensions = z.int().min(1).max(4096).optional();
+/** `invoke` hands bodies to the model as they are: these are Titan's and Cohere's. */
+const TitanRequest = z.looseObject({ inputText: z.string().min(1), dimensions: Dimensions });
+const CohereRequest = z.looseObject({
+  texts: z.array(z.string()).min(1).max(96),
+  input_type: z.string(),
+  embedding_types: z.array(z.enum(['float'])).optional(),
+  output_dimension: Dimensions,
+});
+const DIMENSIONS = 1024;
+
+/** Bedrock's Converse, whole and streamed, its count of tokens, and its vectors. */
 export const bedrock: WireFormat = {
   requestIdHeader: 'x-amzn-requestid',
   routes: [
     { method: 'POST', path: /^\/model\/(?<model>[^/]+)\/converse$/, answer: converse },
     { method: 'POST', path: /^\/model\/(?<model>[^/]+)\/converse-stream$/, answer: converseStream },
     { method: 'POST', path: /^\/model\/(?<model>[^/]+)\/count-tokens$/, answer: count },
+    { method: 'POST', path: /^\/model\/(?<model>[^/]+)\/invoke$/, answer: invoke },
   ],
   authenticate,
   refuse,
@@ -323,4 +339,20 @@ function count({ body }: Call): Reply {
   const { input } = read(CountRequest, body);
   if (!input.converse) throw new Refusal(400, 'input.converse must be given: the simulated model counts only that.');
   return ok({ inputTokens: countTokens(turnsOf(input.converse)) });
+}
+
+/** Which model it is shows in the body: Cohere's has a list of texts. */
+function invoke({ body }: Call): Reply {
+  const isCohere = typeof body === 'object' && body !== null && 'texts' in body;
+  return ok(isCohere ? embedAll(read(CohereRequest, body)) : embedOne(read(TitanRequest, body)));
+}
+
+function embedOne({ inputText: text, dimensions = DIMENSIONS }: z.infer<typeof TitanRequest>): object {
+  return { embedding: embed(text, dimensions), inputTextTokenCount: countTokens([{ role: 'user', text }]) };
+}
+
+function embedAll({ texts, embedding_types: types, output_dimension: wanted }: z.infer<typeof CohereRequest>): object {
+  const float = texts.map((text) => embed(text, wanted ?? DIMENSIONS));
+  if (types === undefined) return { id: newId(''), response_type: 'embeddings_floats', embeddings: float, texts };
+  return { id: newId(''), response_type: 'embeddings_by_type', embeddings: { float }, texts };
 }

@@ -7,6 +7,7 @@ import {
   ConverseStreamCommand,
   type ConverseStreamOutput,
   CountTokensCommand,
+  InvokeModelCommand,
   type Message,
   ModelStreamErrorException,
   ThrottlingException,
@@ -144,6 +145,20 @@ describe('the official client', () => {
       new CountTokensCommand({ modelId: MODEL, input: { converse: { messages: [user({ text: 'twelve chars' })] } } }),
     );
     expect(counted.inputTokens).toBe(3);
+  });
+
+  test('has texts embedded, as Titan and as Cohere do it', async () => {
+    const invoke = async (body: object) => {
+      const answer = await bedrock.send(new InvokeModelCommand({ modelId: MODEL, body: JSON.stringify(body) }));
+      return JSON.parse(answer.body.transformToString()) as Record<string, unknown>;
+    };
+    const titan = await invoke({ inputText: 'twelve chars', dimensions: 4 });
+    expect(titan).toEqual({ embedding: expect.any(Array), inputTextTokenCount: 3 });
+    expect(titan.embedding).toHaveLength(4);
+    const texts = { texts: ['twelve chars'], input_type: 'search_document', output_dimension: 4 };
+    expect(await invoke(texts)).toMatchObject({ embeddings: [titan.embedding] });
+    const byType = await invoke({ ...texts, embedding_types: ['float'] });
+    expect(byType).toMatchObject({ embeddings: { float: [titan.embedding] }, response_type: 'embeddings_by_type' });
   });
 
   test('meets an exception in the middle of a stream', async () => {
