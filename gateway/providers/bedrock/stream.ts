@@ -99,7 +99,6 @@ export class ConverseReader implements StreamReader {
       if (objectOf(toolUse) !== undefined) throw badAnswer();
       this.blocks.set(index, { kind: 'text' });
     }
-    if (block?.kind === 'other') return;
     const input = textOf(objectOf(toolUse)?.input);
     if (block?.kind === 'tool' && input !== undefined)
       events.push({ type: 'tool-arguments', choice: 0, call: block.call, text: input });

@@ -534,6 +534,11 @@ describe('a stream of Anthropic’s', () => {
     },
   );
 
+  test.each(['text', 'error'])('says nothing after its end: “%s”', (name) => {
+    const bytes = streamFixture('anthropic', name);
+    expect(read(Buffer.concat([bytes, bytes]))).toHaveLength(read(bytes).length);
+  });
+
   test('of the vendor’s own tools nothing is passed on, nor are events that are not known', () => {
     const frame = (body: Json) => `event: ${String(body.type)}\ndata: ${JSON.stringify(body)}\n\n`;
     const events = [

@@ -70,6 +70,18 @@ async function sentByClient(modelId: string, sessionToken?: string) {
   return sent!;
 }
 
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html */
+function documented(canonical: string[], time: string, scope: string): string {
+  const hmac = (key: string | Buffer, text: string) => createHmac('sha256', key).update(text).digest();
+  const text = ['AWS4-HMAC-SHA256', time, scope, sha256(canonical.join('\n'))].join('\n');
+  const key = scope.split('/').reduce<string | Buffer>(hmac, `AWS4${KEYS.secretAccessKey}`);
+  return hmac(key, text).toString('hex');
+}
+
 describe('the signature (S1-23)', () => {
   beforeEach(() => vi.useFakeTimers({ now: NOW, toFake: ['Date'] }));
   afterEach(() => vi.useRealTimers());
@@ -94,13 +106,23 @@ describe('the signature (S1-23)', () => {
   });
 
   test('is made of what AWS documents, step by step', async () => {
-    // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    // The first of AWS's published examples (get-vanilla) shows that the steps are the right ones.
+    const vanilla = [
+      'GET',
+      '/',
+      '',
+      'host:example.amazonaws.com',
+      'x-amz-date:20150830T123600Z',
+      '',
+      'host;x-amz-date',
+    ];
+    expect(documented([...vanilla, sha256('')], '20150830T123600Z', '20150830/us-east-1/service/aws4_request')).toBe(
+      '5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31',
+    );
     const body = '{"a":"é"}';
     const sign = signer({ region: 'eu-west-1', host: 'localhost:8080' }, fixedCredentials(KEYS), () => NOW);
     const path = '/model/a%3A0/converse?b=2&a=x%20y&a=%2F';
     const { headers } = await sign({ method: 'POST', path, headers: ['content-type', 'application/json'], body });
-    const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
-    const hmac = (key: string | Buffer, text: string) => createHmac('sha256', key).update(text).digest();
     const names = 'content-type;host;x-amz-content-sha256;x-amz-date';
     const canonical = [
       'POST',
@@ -113,12 +135,11 @@ describe('the signature (S1-23)', () => {
       '',
       names,
       sha256(body),
-    ].join('\n');
+    ];
     const scope = '20261121/eu-west-1/bedrock/aws4_request';
-    const text = ['AWS4-HMAC-SHA256', '20261121T165003Z', scope, sha256(canonical)].join('\n');
-    const key = scope.split('/').reduce<string | Buffer>(hmac, `AWS4${KEYS.secretAccessKey}`);
+    const signature = documented(canonical, '20261121T165003Z', scope);
     expect(headersOf({ headers }).authorization).toBe(
-      `AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/${scope}, SignedHeaders=${names}, Signature=${hmac(key, text).toString('hex')}`,
+      `AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/${scope}, SignedHeaders=${names}, Signature=${signature}`,
     );
   });
 

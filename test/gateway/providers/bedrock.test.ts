@@ -567,6 +567,17 @@ describe('a stream', () => {
     expect(error?.status).toBe(status);
   });
 
+  test('that breaks without an exception’s name ends in an error as well', () => {
+    const text = (value: string) => ({ type: 'string' as const, value });
+    const headers = {
+      ':message-type': text('error'),
+      ':error-code': text('ThrottlingException'),
+      ':error-message': text('a'),
+    };
+    const bytes = Buffer.from(codec.encode({ headers, body: Buffer.alloc(0) }));
+    expect(errorOf(eventsOf([bytes]))?.code).toBe('upstream_rate_limited');
+  });
+
   test('that is damaged ends in an error after what was whole', () => {
     const bytes = Buffer.from(streamOf('text'));
     bytes[300]! ^= 1;
@@ -626,6 +637,28 @@ describe('a stream', () => {
         orGatewayError(() => eventsOf(cutAt(offsets)(broken)));
       }),
     );
+  });
+
+  test('leaves out what Bedrock’s own tools are asked and answer', () => {
+    const start = (contentBlockIndex: number, begun: object) =>
+      message('contentBlockStart', { contentBlockIndex, start: begun });
+    const events = eventsOf([
+      start(0, { toolUse: { type: 'server_tool_use', name: 'grounding', toolUseId: 'a' } }),
+      message('contentBlockDelta', { contentBlockIndex: 0, delta: { toolUse: { input: '{}' } } }),
+      message('contentBlockStop', { contentBlockIndex: 0 }),
+      start(1, { toolResult: { toolUseId: 'a', type: 'grounding' } }),
+      message('contentBlockDelta', { contentBlockIndex: 1, delta: { toolResult: [{ text: 'found' }] } }),
+      message('contentBlockStop', { contentBlockIndex: 1 }),
+    ]);
+    expect(events).toEqual([{ type: 'start' }]);
+  });
+
+  test('with an image beyond all bounds is an error', () => {
+    const bytes = Buffer.alloc(9 * 1024 * 1024).toString('base64');
+    const piece = message('contentBlockDelta', { contentBlockIndex: 0, delta: { image: { source: { bytes } } } });
+    const start = message('contentBlockStart', { contentBlockIndex: 0, start: { image: { format: 'png' } } });
+    expect(errorOf(eventsOf([start, piece]))).toBeUndefined();
+    expect(errorOf(eventsOf([start, piece, piece]))?.code).toBe('upstream_bad_answer');
   });
 
   test('an image comes in one piece', () => {

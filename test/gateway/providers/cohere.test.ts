@@ -333,6 +333,8 @@ describe('a stream', () => {
     const error = errorOf(eventsOf([streamFixture('cohere', 'error')]));
     expect(error?.code).toBe('upstream_failed');
     expect(error?.message).not.toContain('Internal');
+    const unnamed = streamed({ type: 'message-end', delta: { error: 'Internal error' } });
+    expect(errorOf(eventsOf([unnamed]))?.code).toBe('upstream_failed');
   });
 
   test('of odd events never throws anything else', () => {
