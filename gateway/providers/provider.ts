@@ -79,6 +79,8 @@ export interface Endpoint<O extends Operation> {
   check?(body: Json): void;
   /** Changes a body of its own dialect that passes through, where the vendor's variant differs; default: nothing. */
   adapt?(body: Json, facts: CallFacts): void;
+  /** Whether a body needs no {@link adapt}, and so may go on byte for byte; default: none does without. */
+  fits?(body: Json): boolean;
   /** Reads a whole answer. @throws GatewayError `upstream_bad_answer` */
   read(body: Json): Operations[O]['reply'];
 }

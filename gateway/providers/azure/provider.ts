@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import type { CommonProviderConfig } from '../../config/schema.ts';
-import { bearer, chatEndpoint, embeddingsEndpoint, providerOf, signer } from '../openai/provider.ts';
+import { bearer, chatEndpoint, embeddingsEndpoint, providerOf, REFUSES_FOREIGN, signer } from '../openai/provider.ts';
 import { preferred, responsesEndpoint, responsesSettings } from '../openai/responses/endpoint.ts';
 import { CHAT_SUPPORTS } from '../openai/supports.ts';
 import type { CallFacts, Provider } from '../provider.ts';
@@ -35,7 +35,12 @@ function make(name: string, config: Config): Provider {
   const variant = { outputLimitField: PRESET.outputLimitField, streamUsage: config.streamUsage };
   const base = new URL(config.baseUrl ?? '');
   const path = (call: string) => (facts: CallFacts) => pathOf(base, config, call, facts);
-  const chat = chatEndpoint(name, { path: path('/chat/completions'), variant, supports: CHAT_SUPPORTS });
+  const chat = chatEndpoint(name, {
+    path: path('/chat/completions'),
+    variant,
+    supports: CHAT_SUPPORTS,
+    ...REFUSES_FOREIGN,
+  });
   const credentials = config.token ? bearer(config.token) : config.key ? ['api-key', config.key] : [];
   return {
     ...providerOf(name, config, PRESET),

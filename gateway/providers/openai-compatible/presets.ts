@@ -6,6 +6,8 @@ import { createHash } from 'node:crypto';
 import type { Json } from '../../dialects/dialect.ts';
 import type { Feature, Support } from '../../hub/features.ts';
 import { isJsonObject } from '../../json.ts';
+import { dropForeign, hasOwnAlone } from '../openai/foreign.ts';
+import { REFUSES_FOREIGN } from '../openai/provider.ts';
 import type { Variant } from '../openai/request.ts';
 import type { ChatEndpoint } from '../provider.ts';
 import type { Preset } from '../vendor.ts';
@@ -21,6 +23,8 @@ export interface CompatiblePreset extends Preset {
   adjust?: Variant['adjust'];
   /** Changes a body that passes through. */
   adapt?: ChatEndpoint['adapt'];
+  /** Whether a body that passes through needs no change. */
+  fits?: ChatEndpoint['fits'];
   /** Whether streams tell their usage unasked, and asking is refused. */
   tellsUsage?: boolean;
 }
@@ -45,6 +49,7 @@ export const PRESETS: Readonly<Record<string, CompatiblePreset>> = {
   // It may be Gemini's own endpoint of this format.
   'openai-compatible': { telemetryName: 'custom', takesSeals: true },
   groq: {
+    ...REFUSES_FOREIGN,
     baseUrl: 'https://api.groq.com/openai/v1',
     // docs/prefilling: the answer begins with the last message when that is the assistant's.
     prefill: 'try',
@@ -80,7 +85,9 @@ export const PRESETS: Readonly<Record<string, CompatiblePreset>> = {
     // Fields that it does not know are refused, this one among them.
     adapt: (body) => {
       delete body.stream_options;
+      dropForeign(body);
     },
+    fits: (body) => !('stream_options' in body) && hasOwnAlone(body),
   },
   deepseek: {
     baseUrl: 'https://api.deepseek.com/v1',
@@ -125,6 +132,7 @@ export const PRESETS: Readonly<Record<string, CompatiblePreset>> = {
   },
   xai: { baseUrl: 'https://api.x.ai/v1', telemetryName: 'x_ai', supports: { 'logit-bias': 'refused' } },
   cerebras: {
+    ...REFUSES_FOREIGN,
     baseUrl: 'https://api.cerebras.ai/v1',
     // resources/openai: each is answered with 400.
     supports: {

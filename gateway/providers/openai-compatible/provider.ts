@@ -37,7 +37,7 @@ function at(preset: CompatiblePreset, { baseUrl }: CommonProviderConfig): Compat
 }
 
 function chat(name: string, preset: CompatiblePreset, path: string, streamUsage: boolean): ChatEndpoint {
-  const { thoughtsField, takesSeals, adjust, adapt } = preset;
+  const { thoughtsField, takesSeals, adjust, adapt, fits } = preset;
   const variant: Variant = {
     outputLimitField: preset.outputLimitField ?? 'max_tokens',
     streamUsage,
@@ -51,5 +51,6 @@ function chat(name: string, preset: CompatiblePreset, path: string, streamUsage:
     supports: { ...CHAT_SUPPORTS, ...preset.supports },
     prefill: preset.prefill,
     adapt,
+    fits,
   });
 }

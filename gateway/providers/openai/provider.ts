@@ -7,6 +7,7 @@ import type { Supports } from '../../hub/features.ts';
 import type { ChatEndpoint, Endpoint, Provider, UnsignedCall, UpstreamCall } from '../provider.ts';
 import { defineVendor, type Preset } from '../vendor.ts';
 import { readError } from './error.ts';
+import { dropForeign, hasOwnAlone } from './foreign.ts';
 import { readChat, readEmbeddings } from './reply.ts';
 import { type Variant, writeChat, writeEmbeddings } from './request.ts';
 import { preferred, responsesEndpoint, responsesSettings } from './responses/endpoint.ts';
@@ -32,7 +33,12 @@ export const openai = defineVendor({
       endpoints: {
         chat: preferred(
           config.api,
-          chatEndpoint(name, { path: address.path('/chat/completions'), variant, supports: CHAT_SUPPORTS }),
+          chatEndpoint(name, {
+            path: address.path('/chat/completions'),
+            variant,
+            supports: CHAT_SUPPORTS,
+            ...REFUSES_FOREIGN,
+          }),
           responsesEndpoint(name, address.path('/responses'), config),
         ),
         embeddings: [embeddingsEndpoint(name, address.path('/embeddings'))],
@@ -97,10 +103,15 @@ export interface ChatFormat {
   /** Default `no`. */
   prefill?: ChatEndpoint['prefill'];
   adapt?: ChatEndpoint['adapt'];
+  fits?: ChatEndpoint['fits'];
 }
 
+/** For those who refuse what another vendor's answer left in a conversation. */
+export const REFUSES_FOREIGN: Pick<ChatFormat, 'adapt' | 'fits'> = { adapt: dropForeign, fits: hasOwnAlone };
+
 /** Chat completions at the provider `name`. */
-export function chatEndpoint(name: string, { path, variant, supports, prefill, adapt }: ChatFormat): ChatEndpoint {
+export function chatEndpoint(name: string, format: ChatFormat): ChatEndpoint {
+  const { path, variant, supports, prefill, adapt, fits } = format;
   return {
     dialect: 'openai-chat',
     supports,
@@ -110,6 +121,7 @@ export function chatEndpoint(name: string, { path, variant, supports, prefill, a
     openReader: () => openReader(name),
     prefill: prefill ?? 'no',
     ...(adapt !== undefined && { adapt }),
+    ...(fits !== undefined && { fits }),
   };
 }
 
