@@ -7,7 +7,7 @@ const word = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 8 });
 /** Pieces of a JSON object, cut anywhere. */
 const jsonPieces: fc.Arbitrary<string[]> = fc
   .tuple(
-    fc.dictionary(word, fc.oneof(word, fc.integer(), fc.constant({ a: ['}', '{'] })), { maxKeys: 3 }),
+    fc.dictionary(word, fc.oneof(word, fc.integer(), fc.constantFrom('"}', '\\"{', { a: ['}', '{'] })), { maxKeys: 3 }),
     fc.array(fc.nat({ max: 40 }), { maxLength: 4 }),
   )
   .map(([value, offsets]) => {
@@ -61,12 +61,14 @@ function callEvents(calls: string[][], first: number, isInterleaved: boolean): H
   });
   const piece = (i: number, text: string): HubEvent => ({ type: 'tool-arguments', choice: 0, call: first + i, text });
   if (!isInterleaved) return calls.flatMap((pieces, i) => [begin(i), ...pieces.map((text) => piece(i, text))]);
-  const events = calls.map((_pieces, i) => begin(i));
-  const most = Math.max(...calls.map(({ length }) => length));
-  for (let at = 0; at < most; at += 1) {
+  // Each begins a piece later than the one before.
+  const events: HubEvent[] = [];
+  const rounds = Math.max(...calls.map(({ length }, i) => length + i));
+  for (let round = 0; round <= rounds; round += 1) {
     calls.forEach((pieces, i) => {
-      const text = pieces[at];
-      if (text !== undefined) events.push(piece(i, text));
+      const text = pieces[round - i - 1];
+      if (round === i) events.push(begin(i));
+      else if (text !== undefined) events.push(piece(i, text));
     });
   }
   return events;

@@ -541,6 +541,48 @@ describe('a streamed answer', () => {
     ]);
   });
 
+  test('closes a call where its arguments end, and no sooner', () => {
+    const call = (index: number): HubEvent => ({
+      type: 'tool-call',
+      choice: 0,
+      call: index,
+      id: `c${index}`,
+      name: 'f',
+    });
+    const args = (index: number, text: string): HubEvent => ({ type: 'tool-arguments', choice: 0, call: index, text });
+    const order = (...events: HubEvent[]) =>
+      writtenBy([...events, { type: 'finish', choice: 0, finish: 'tool-calls' }, { type: 'end' }])
+        .slice(1, -2)
+        .map(({ type, index }) => `${String(type).slice('content_block_'.length)} ${String(index)}`);
+    const one = ['start 0', 'delta 0', 'stop 0'];
+    const text: HubEvent = { type: 'text', choice: 0, text: 'So.' };
+    expect(order(call(0), args(0, '{"a":"}\\""}'), text)).toEqual([...one, 'start 1', 'delta 1', 'stop 1']);
+    expect(order(call(0), args(0, '{}'), call(1))).toEqual([...one, 'start 1', 'stop 1']);
+    expect(order(call(0), args(0, '{"a":"}'), call(1), args(0, '"}'))).toEqual([
+      'start 0',
+      'delta 0',
+      'start 1',
+      'delta 0',
+      'stop 0',
+      'stop 1',
+    ]);
+    expect(order(call(0), args(0, '{'), { type: 'part-end', choice: 0 }, text)).toEqual([
+      ...one,
+      'start 1',
+      'delta 1',
+      'stop 1',
+    ]);
+  });
+
+  test('that is a refusal in words says so at its end', () => {
+    const objects = writtenBy([
+      { type: 'refusal', choice: 0, text: 'No.' },
+      { type: 'finish', choice: 0, finish: 'stop' },
+      { type: 'end' },
+    ]);
+    expect(objects.at(-2)).toMatchObject({ delta: { stop_reason: 'refusal' } });
+  });
+
   test('that breaks ends in an error event and nothing after it', () => {
     const writer = dialect.openWriter({ model: 'm', wantsUsage: true });
     writer.write({ type: 'text', choice: 0, text: 'Hi' });
@@ -758,6 +800,7 @@ describe('the segments of an answer', () => {
       dialect.skimReply(JSON.stringify({ content: [{ input }], usage: MESSAGE.usage, model: 'm' })),
     ).toBeUndefined();
     expect(dialect.skimReply('<html>')).toBeUndefined();
+    expect(dialect.skimReply(`${JSON.stringify(MESSAGE).slice(0, -1)}x`)).toBeUndefined();
   });
 });
 
@@ -838,7 +881,7 @@ describe('the events of a stream', () => {
     read.parts[0]?.set('B');
     expect(read.body).toMatchObject({ delta: { type: 'text_delta', text: 'B' } });
     const seal = delta(0, { type: 'signature_delta', signature: 'EqQB' });
-    expect([seal.parts, seal.closed]).toEqual([[], ['0/reasoning/0']]);
+    expect([seal.parts, seal.closed, seal.bare]).toEqual([[], ['0/reasoning/0'], false]);
     seal.unseal?.();
     expect(seal.body).toMatchObject({ delta: { signature: '' } });
   });
