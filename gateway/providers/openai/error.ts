@@ -89,7 +89,7 @@ const UNITS: Readonly<Record<string, number>> = {
 const DURATION = /(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)/g;
 
 /** A duration as Go writes it (`1s`, `6m0s`, `20ms`), in milliseconds; bare numbers are seconds. */
-export function durationOf(text: string | undefined): number | undefined {
+function durationOf(text: string | undefined): number | undefined {
   if (text === undefined || text.length > 40) return undefined;
   if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
   if (text === '' || text.replaceAll(DURATION, '') !== '') return undefined;

@@ -75,7 +75,7 @@ export function partsText(content: unknown): string {
 }
 
 /** The thoughts of content that comes in parts. */
-export function partsThoughts(content: unknown): string {
+function partsThoughts(content: unknown): string {
   return objectsOf(content)
     .map((part) => (part.type === 'thinking' ? (textOf(part.thinking) ?? partsText(part.thinking)) : ''))
     .join('');
@@ -122,7 +122,13 @@ export function newCallId(): string {
 
 /** Arguments as JSON text; some servers send the object itself. */
 export function argumentsOf(value: unknown): string {
-  return isJsonObject(value) ? JSON.stringify(value) : (textOf(value) ?? '');
+  if (!isJsonObject(value)) return textOf(value) ?? '';
+  try {
+    return JSON.stringify(value);
+  } catch {
+    // Nested too deep to be written, as no arguments are.
+    throw badAnswer();
+  }
 }
 
 /** Google's seal of the thought that led to a call. */
@@ -218,7 +224,8 @@ export function logprobsOf(choice: Json, kind: 'content' | 'refusal'): { logprob
   return tokens.length === 0 ? {} : { logprobs: tokens.flatMap(readLogprob) };
 }
 
-function readLogprob(told: Json): Logprob[] {
+/** One token's. */
+export function readLogprob(told: Json): Logprob[] {
   const token = tokenOf(told);
   if (token === undefined) return [];
   return [{ ...token, top: objectsOf(told.top_logprobs).flatMap((other) => tokenOf(other) ?? []) }];

@@ -486,6 +486,12 @@ describe('vectors', () => {
   );
 });
 
+test('arguments that are nested beyond measure are an error of the gateway’s own', () => {
+  const deep = JSON.parse(`${'{"a":'.repeat(20_000)}1${'}'.repeat(20_000)}`) as Json;
+  const message = { tool_calls: [{ id: 'c', function: { name: 'f', arguments: deep } }] };
+  expect(() => chat.read({ choices: [{ message }] })).toThrow(GatewayError);
+});
+
 test('made up ids of calls are the same for all pieces of a call', () => {
   const piece = (fn: Json) => ({ choices: [{ index: 0, delta: { tool_calls: [{ index: 0, function: fn }] } }] });
   const events = eventsOf([frames(piece({ name: 'f', arguments: '' }), piece({ arguments: '{}' }))]);
