@@ -1,7 +1,7 @@
 /** The newest events of one stream, as the bytes that went out. */
 
-/** What an event takes beside its bytes, roughly, in bytes. */
-const OVERHEAD = 96;
+/** What an event takes beside its bytes, in bytes: measured on Node 24, where 100,000 of 215 bytes took 50 MB. */
+const OVERHEAD = 256;
 
 export class EventLog {
   private events: Buffer[] = [];

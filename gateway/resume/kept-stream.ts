@@ -18,6 +18,8 @@ export interface Producer {
   abandoned(): void;
 }
 
+const NOBODY: Producer = { drained() {}, abandoned() {} };
+
 /** Where the stream is kept once more, for other replicas. */
 export interface Copy {
   /** Something has changed. */
@@ -35,7 +37,8 @@ export class KeptStream {
   readonly log = new EventLog();
   copy: Copy | undefined;
   private readonly shelf: Shelf;
-  private readonly producer: Producer;
+  /** Let go of at the end: it leads to the request, its body and its connection. */
+  private producer: Producer;
   private follower: Follower | undefined;
   /** The last event that the newest client was handed. */
   private handed = 0;
@@ -82,6 +85,7 @@ export class KeptStream {
     if (this.state !== 'open') return;
     this.state = 'ended';
     this.log.hasEnded = true;
+    this.producer = NOBODY;
     this.follower?.handOver();
     this.shelf.ended(this);
     this.wait(this.policy.window, () => this.expire());
@@ -100,7 +104,9 @@ export class KeptStream {
     this.log.clear();
     this.shelf.remove(this);
     this.copy?.giveUp();
-    if (wasOpen) this.producer.abandoned();
+    const { producer } = this;
+    this.producer = NOBODY;
+    if (wasOpen) producer.abandoned();
   }
 
   // --- To a client ---

@@ -101,7 +101,8 @@ class SharedCopy implements Copy {
   /** Once a second: a silent stream is kept alive, and a client that reads elsewhere is told of. */
   beat(reader: StreamReader | undefined): void {
     if (this.isDone) return;
-    this.stream.readElsewhere(reader?.handed);
+    // What was told of a reader before a client came back here does not count any more.
+    if (!this.isClaimed) this.stream.readElsewhere(reader?.handed);
     if (performance.now() - this.toldAt < this.keepMs / 3) return;
     this.toldAt = performance.now();
     this.store.touch(this.stream.id, this.keepMs).catch(() => {});

@@ -29,8 +29,8 @@ const PIECE = 256;
 const READER_MS = 3_000;
 
 /**
- * KEYS: facts, events, lease. ARGV: facts or '', replica, whether it ends, whether it takes the stream from its reader,
- * how long to keep, the replica's lease, the oldest number wanted, the first number, the events.
+ * KEYS: facts, events, lease, readers. ARGV: facts or '', replica, whether it ends, the stream when it is to be taken from
+ * its reader or '', how long to keep, the replica's lease, the oldest number wanted, the first number, the events.
  */
 const WRITE = new Script(`
 if ARGV[1] ~= '' then redis.call('HSETNX', KEYS[1], 'facts', ARGV[1]) redis.call('HSET', KEYS[1], 'replica', ARGV[2])
@@ -46,7 +46,10 @@ end
 redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last))
 redis.call('XTRIM', KEYS[2], 'MINID', '=', ARGV[7] .. '-0')
 if ARGV[3] == '1' then redis.call('HSET', KEYS[1], 'ended', '1') end
-if ARGV[4] == '1' then redis.call('HDEL', KEYS[1], 'reader') end
+if ARGV[4] ~= '' then
+  redis.call('HDEL', KEYS[1], 'reader')
+  redis.call('HDEL', KEYS[4], ARGV[4])
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 redis.call('SET', KEYS[3], '1', 'PX', ARGV[6])
@@ -121,13 +124,13 @@ class RedisStreams implements StreamStore {
       facts === undefined ? '' : JSON.stringify(facts),
       this.#replica,
       hasEnded ? '1' : '0',
-      claims ? '1' : '0',
+      claims ? stream : '',
       whole(keepMs),
       String(LEASE_MS),
       String(oldest),
       String(first),
     ];
-    const keys = [...this.#keysOf(stream), this.#lease(this.#replica)];
+    const keys = [...this.#keysOf(stream), this.#lease(this.#replica), this.#readers(this.#replica)];
     return (await this.#link.run(WRITE, keys, [...settings, ...events])) === 1;
   }
 
