@@ -78,7 +78,7 @@ function circuitOf(mini: Mini, provider: Name): Promise<number> {
   return mini.metric('wardgate_target_state', { provider, model });
 }
 
-describe('S2-01: one command', () => {
+describe('S2-01: one command', { timeout: 60_000 }, () => {
   const demo = async (...options: string[]) => {
     const { stdout } = await promisify(execFile)(process.execPath, ['examples/mini-gateway.ts', ...options]);
     return stdout;
