@@ -79,9 +79,14 @@ export function callOf(block: Json): { id: string; name: string } {
   };
 }
 
-/** A call's input as JSON text. */
+/** A call's input as JSON text. @throws GatewayError `upstream_bad_answer` when it is nested too deep to be written */
 export function argumentsOf(input: unknown): string {
-  return objectOf(input) === undefined ? '{}' : JSON.stringify(input);
+  if (objectOf(input) === undefined) return '{}';
+  try {
+    return JSON.stringify(input);
+  } catch {
+    throw badAnswer();
+  }
 }
 
 /** What is cited: a page, a result of a search, or a document of the prompt. Places inside it mean nothing elsewhere. */

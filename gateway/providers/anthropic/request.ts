@@ -17,7 +17,7 @@ export function writeMessages(request: HubRequest, { model, stream }: CallFacts,
     ...thinking,
     ...samplingOf(request, thinking),
     tool_choice: choiceOf(request, thinking),
-    stop_sequences: request.stop,
+    stop_sequences: stopOf(request),
     output_config: outputOf(request, effort),
     metadata: request.user === undefined ? undefined : { user_id: request.user },
     service_tier: tierOf(request),
@@ -61,6 +61,12 @@ function samplingOf(request: HubRequest, { thinking }: Pick<Thinking, 'thinking'
   const odd = sampling.find(({ isOdd }) => isOdd);
   if (odd !== undefined) throw invalid(used.get(odd.feature) ?? odd.feature, `cannot be set ${WHILE_THINKING}`);
   return { top_p: topP };
+}
+
+function stopOf({ stop, used }: HubRequest): string[] | undefined {
+  if (stop?.some((sequence) => sequence.trim() === ''))
+    throw invalid(used.get('stop') ?? 'stop', 'cannot hold a sequence of white space alone for this provider');
+  return stop;
 }
 
 /** While a model thinks only the most improbable tokens may be cut off. */

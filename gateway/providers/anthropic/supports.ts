@@ -30,7 +30,7 @@ export const CHAT: Supports = {
   temperature: 'mapped: from 0 to 1, and not while the model thinks; the newest models refuse it',
   'top-p': 'mapped: while the model thinks from 0.95 on; the newest models refuse it',
   'top-k': 'mapped: not while the model thinks; the newest models refuse it',
-  stop: 'mapped',
+  stop: 'mapped: not white space alone',
   seed: 'refused',
   choices: 'refused',
   'presence-penalty': 'refused',

@@ -264,6 +264,7 @@ describe('a request to Anthropic', () => {
       hub(HELLO, { format: { type: 'json' }, used: used('format.json', 'response_format') }),
       'response_format',
     ],
+    ['a stop at the line’s end', hub(HELLO, { stop: ['\n'], used: used('stop', 'stop') }), 'stop'],
     ['another tier', hub(HELLO, { serviceTier: 'flex', used: used('service-tier', 'service_tier') }), 'service_tier'],
   ])('that holds %s is refused by the client’s name for it', (_what, request, path) => {
     expect(refusalOf(() => written(request))).toContain(`The field \`${path}\` `);
@@ -709,6 +710,9 @@ describe('odd JSON of a provider', () => {
     );
     expect(() => read(Buffer.from('data: {"type"\n\n'))).toThrow(GatewayError);
     expect(() => read(Buffer.from('data: [1]\n\n'))).toThrow(GatewayError);
+    const deep = JSON.parse(`{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`);
+    const call = { type: 'tool_use', id: 'c', name: 'f', input: deep };
+    expect(() => readMessages({ content: [call] }, 'claude')).toThrow(GatewayError);
   });
 
   test('is an error that can be read, whatever it is', () => {
