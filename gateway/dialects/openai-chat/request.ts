@@ -4,7 +4,6 @@
  * it: `reasoning_content`, `reasoning_details` and `reasoning` (OpenRouter), `cache_control`, `top_k`, `video_url`,
  * `prefix` (DeepSeek, Mistral) and `extra_content.google.thought_signature` (Google).
  */
-import type { Feature } from '../../hub/features.ts';
 import { Fields, invalid } from '../../hub/fields.ts';
 import type {
   Citation,
@@ -14,16 +13,28 @@ import type {
   HubTool,
   MediaPart,
   MediaSource,
-  OutputFormat,
   ReasoningPart,
   ReasoningWish,
-  RefusalPart,
-  TextPart,
   ToolCallPart,
-  ToolChoice,
 } from '../../hub/request.ts';
-import { isJsonObject } from '../../json.ts';
 import type { Json } from '../dialect.ts';
+import {
+  EFFORTS,
+  fileData,
+  leave,
+  needObject,
+  type PartReaders,
+  readAudio,
+  readCache,
+  readContent,
+  readFormat,
+  readNotes,
+  readRefusal,
+  readTools,
+  readVerbosity,
+  sourceOf,
+  use,
+} from './fields.ts';
 
 /** Reads a request; throws `invalid_request` with a sentence that names the field. */
 export function toHub(body: Json): HubRequest {
@@ -32,25 +43,17 @@ export function toHub(body: Json): HubRequest {
   // The pipeline has read these: they name the target and the way of answering, not the answer.
   fields.skip('model', 'stream', 'stream_options');
   readMessages(fields, hub);
-  readTools(fields, hub);
+  readTools(fields, hub, readTool, (choice) => needObject(choice, 'function'));
   readBounds(fields, hub);
   readSampling(fields, hub);
   readLogprobs(fields, hub);
-  readFormat(fields, hub);
+  const format = fields.object('response_format');
+  if (format !== undefined) readFormat(format, hub, (given) => needObject(given, 'json_schema'));
   readReasoning(fields, hub);
   readNotes(fields, hub);
+  readModalities(fields, hub);
   hub.unknown.push(...fields.unread());
   return hub;
-}
-
-/** Notes that a feature was used here, unless it was noted before: the first place is the one that is told. */
-function use(hub: HubRequest, feature: Feature, path: string): void {
-  if (!hub.used.has(feature)) hub.used.set(feature, path);
-}
-
-/** Notes what nobody read of an object. */
-function leave(hub: HubRequest, ...objects: (Fields | undefined)[]): void {
-  for (const object of objects) if (object !== undefined) hub.unknown.push(...object.unread());
 }
 
 // --- Messages -----------------------------------------------------------------------------------------------------
@@ -99,9 +102,9 @@ function readMessage(fields: Fields, chat: Chat): void {
 
 function partsOf(fields: Fields, role: HubMessage['role'], chat: Chat): HubPart[] {
   if (role === 'tool') return [toolResult(fields, chat)];
-  if (role !== 'assistant') return readContent(fields, chat.hub);
+  if (role !== 'assistant') return readContent(fields, 'content', PARTS, chat.hub);
   fields.skip('prefix');
-  const content = readContent(fields, chat.hub);
+  const content = readContent(fields, 'content', PARTS, chat.hub);
   readAnnotations(fields, content, chat.hub);
   return [
     ...earlierThoughts(fields, chat.hub),
@@ -120,7 +123,7 @@ function earlierRefusal(fields: Fields, hub: HubRequest): HubPart[] {
 
 function toolResult(fields: Fields, chat: Chat): HubPart {
   const id = fields.needString('tool_call_id');
-  const parts = readContent(fields, chat.hub);
+  const parts = readContent(fields, 'content', PARTS, chat.hub);
   const media = parts.find(({ type }) => type !== 'text');
   if (media !== undefined) use(chat.hub, 'tool-result.media', fields.at('content'));
   return { type: 'tool-result', id, name: fields.string('name') ?? chat.called.get(id), parts };
@@ -224,28 +227,7 @@ function readCitation(cited: Fields): Citation {
 
 // --- Content ------------------------------------------------------------------------------------------------------
 
-function readContent(fields: Fields, hub: HubRequest): HubPart[] {
-  const content = fields.any('content');
-  if (content === undefined) return [];
-  if (typeof content === 'string') return content === '' ? [] : [{ type: 'text', text: content }];
-  if (!Array.isArray(content)) throw invalid(fields.at('content'), 'must be a string or a list');
-  return (fields.objects('content') ?? []).flatMap((part) => readPart(part, hub));
-}
-
-function readPart(part: Fields, hub: HubRequest): HubPart[] {
-  const read = PARTS.get(part.string('type') ?? 'text');
-  if (read === undefined) {
-    hub.unknown.push(part.path);
-    return [];
-  }
-  const value = read(part, hub);
-  const cache = readCache(part, hub);
-  leave(hub, part);
-  return [cache === undefined || value.type === 'refusal' ? value : { ...value, cache }];
-}
-
-/** The parts of content by type; any other is one that the hub has no word for. */
-const PARTS = new Map<string, (part: Fields, hub: HubRequest) => TextPart | RefusalPart | MediaPart>([
+const PARTS: PartReaders = new Map<string, (part: Fields, hub: HubRequest) => HubPart>([
   ['text', (part) => ({ type: 'text', text: part.needString('text') })],
   ['refusal', readRefusal],
   ['image_url', readImage],
@@ -253,25 +235,6 @@ const PARTS = new Map<string, (part: Fields, hub: HubRequest) => TextPart | Refu
   ['file', readFile],
   ['video_url', readVideo],
 ]);
-
-/** How long what comes before is worth keeping: OpenAI's breakpoint, or the `cache_control` of the compatible servers. */
-function readCache(fields: Fields, hub: HubRequest): string | undefined {
-  for (const name of ['prompt_cache_breakpoint', 'cache_control']) {
-    const hint = fields.object(name);
-    if (hint === undefined) continue;
-    hint.skip('mode', 'type');
-    use(hub, 'cache', fields.at(name));
-    const lasts = hint.string('ttl') ?? '';
-    leave(hub, hint);
-    return lasts;
-  }
-  return undefined;
-}
-
-function readRefusal(part: Fields, hub: HubRequest): RefusalPart {
-  use(hub, 'refusal', part.path);
-  return { type: 'refusal', text: part.needString('refusal') };
-}
 
 function readImage(part: Fields, hub: HubRequest): MediaPart {
   const image = needObject(part, 'image_url');
@@ -292,19 +255,6 @@ function readVideo(part: Fields, hub: HubRequest): MediaPart {
   return { type: 'video', source };
 }
 
-function readAudio(part: Fields, hub: HubRequest): MediaPart {
-  const audio = needObject(part, 'input_audio');
-  const format = audio.needString('format');
-  const source: MediaSource = {
-    kind: 'data',
-    mediaType: `audio/${format === 'mp3' ? 'mpeg' : format}`,
-    data: audio.needString('data'),
-  };
-  use(hub, 'audio.data', part.path);
-  leave(hub, audio);
-  return { type: 'audio', source };
-}
-
 function readFile(part: Fields, hub: HubRequest): MediaPart {
   const file = needObject(part, 'file');
   const name = file.string('filename');
@@ -320,44 +270,10 @@ function fileSource(file: Fields): MediaSource {
   if (id !== undefined && data !== undefined) throw invalid(file.path, 'must have `file_data` or `file_id`, not both');
   if (id !== undefined) return { kind: 'id', id };
   if (data === undefined) throw invalid(file.at('file_data'), 'is missing');
-  // The documentation has a data URL; bare base64 is taken for the one type that every model reads.
-  if (/^(?:data|https?):/i.test(data)) return sourceOf(data, file.at('file_data'));
-  return { kind: 'data', mediaType: 'application/pdf', data };
-}
-
-/** A data URL (RFC 2397) or the address of something elsewhere. */
-function sourceOf(url: string, path: string): MediaSource {
-  if (/^https?:/i.test(url)) return { kind: 'url', url };
-  const comma = url.indexOf(',');
-  const head = /^data:([^;,]+)(?:;[^;,]+)*;base64$/i.exec(url.slice(0, Math.min(comma, MAX_HEAD)));
-  if (comma < 0 || head?.[1] === undefined) throw invalid(path, 'must be an http(s) URL or a base64 data URL');
-  return { kind: 'data', mediaType: head[1].toLowerCase(), data: url.slice(comma + 1) };
-}
-
-/** The longest head of a data URL, in characters. */
-const MAX_HEAD = 256;
-
-function needObject(fields: Fields, name: string): Fields {
-  const object = fields.object(name);
-  if (object === undefined) throw invalid(fields.at(name), 'is missing');
-  return object;
+  return fileData(data, file.at('file_data'));
 }
 
 // --- Tools --------------------------------------------------------------------------------------------------------
-
-function readTools(fields: Fields, hub: HubRequest): void {
-  for (const tool of fields.objects('tools') ?? []) {
-    if (tool.string('type') === 'function') hub.tools.push(readTool(tool, hub));
-    else hub.unknown.push(tool.path);
-  }
-  if (hub.tools.length > 0) use(hub, 'tools', 'tools');
-  const choice = readChoice(fields, hub);
-  if (choice !== undefined) hub.toolChoice = choice;
-  const parallel = fields.boolean('parallel_tool_calls');
-  if (parallel === undefined) return;
-  hub.parallelToolCalls = parallel;
-  if (!parallel) use(hub, 'parallel-tools', 'parallel_tool_calls');
-}
 
 function readTool(tool: Fields, hub: HubRequest): HubTool {
   const given = needObject(tool, 'function');
@@ -373,28 +289,6 @@ function readTool(tool: Fields, hub: HubRequest): HubTool {
   };
   leave(hub, tool, given);
   return read;
-}
-
-function readChoice(fields: Fields, hub: HubRequest): ToolChoice | undefined {
-  const given = fields.any('tool_choice');
-  if (given === undefined || given === 'auto') return given;
-  if (!isJsonObject(given)) {
-    const word = fields.word('tool_choice', ['none', 'auto', 'required'] as const);
-    use(hub, 'tool-choice', 'tool_choice');
-    use(hub, word === 'none' ? 'tool-choice.none' : 'tool-choice.required', 'tool_choice');
-    return word;
-  }
-  const choice = new Fields(given, 'tool_choice');
-  if (choice.string('type') !== 'function') {
-    hub.unknown.push('tool_choice');
-    return undefined;
-  }
-  const target = needObject(choice, 'function');
-  const name = target.needString('name');
-  use(hub, 'tool-choice', 'tool_choice');
-  use(hub, 'tool-choice.name', 'tool_choice');
-  leave(hub, choice, target);
-  return { name };
 }
 
 // --- How to answer ------------------------------------------------------------------------------------------------
@@ -464,37 +358,6 @@ function readLogprobs(fields: Fields, hub: HubRequest): void {
   hub.topLogprobs = most;
 }
 
-function readFormat(fields: Fields, hub: HubRequest): void {
-  const given = fields.object('response_format');
-  if (given === undefined) return;
-  const kind = given.string('type');
-  if (kind === 'json_object') {
-    hub.format = { type: 'json' };
-    use(hub, 'format.json', 'response_format');
-  } else if (kind === 'json_schema') {
-    hub.format = readSchema(needObject(given, 'json_schema'), hub);
-    use(hub, 'format.schema', 'response_format');
-  } else if (kind !== 'text') {
-    hub.unknown.push('response_format');
-    return;
-  }
-  leave(hub, given);
-}
-
-function readSchema(given: Fields, hub: HubRequest): OutputFormat {
-  const format: OutputFormat = {
-    type: 'json-schema',
-    schema: given.json('schema') ?? {},
-    name: given.needString('name'),
-    description: given.string('description'),
-    strict: given.boolean('strict'),
-  };
-  leave(hub, given);
-  return format;
-}
-
-const EFFORTS = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'] as const;
-
 /** `reasoning_effort`, or OpenRouter's `reasoning`, which also knows tokens and whether the thoughts are shown. */
 function readReasoning(fields: Fields, hub: HubRequest): void {
   const effort = fields.word('reasoning_effort', EFFORTS);
@@ -504,10 +367,7 @@ function readReasoning(fields: Fields, hub: HubRequest): void {
   }
   const given = fields.object('reasoning');
   if (given !== undefined) hub.reasoning = { ...hub.reasoning, ...readWish(given, hub) };
-  const verbosity = fields.word('verbosity', ['low', 'medium', 'high'] as const);
-  if (verbosity === undefined) return;
-  hub.verbosity = verbosity;
-  use(hub, 'verbosity', 'verbosity');
+  readVerbosity(fields, hub);
 }
 
 function readWish(given: Fields, hub: HubRequest): ReasoningWish {
@@ -527,31 +387,8 @@ function readWish(given: Fields, hub: HubRequest): ReasoningWish {
   return wish;
 }
 
-function readNotes(fields: Fields, hub: HubRequest): void {
-  const tier = fields.string('service_tier');
-  if (tier !== undefined && tier !== 'auto') {
-    hub.serviceTier = tier;
-    use(hub, 'service-tier', 'service_tier');
-  }
-  const user = fields.string('safety_identifier') ?? fields.string('user');
-  fields.string('user');
-  if (user !== undefined && user !== '') {
-    hub.user = user;
-    use(hub, 'user', fields.has('safety_identifier') ? 'safety_identifier' : 'user');
-  }
-  readMetadata(fields, hub);
-  if (fields.boolean('store') === false) use(hub, 'store', 'store');
-  // Text alone is what everybody answers with.
+/** Text alone is what everybody answers with. */
+function readModalities(fields: Fields, hub: HubRequest): void {
   const modalities = fields.strings('modalities');
   if (modalities?.some((kind) => kind !== 'text')) hub.unknown.push('modalities');
-}
-
-function readMetadata(fields: Fields, hub: HubRequest): void {
-  const metadata = fields.json('metadata');
-  if (metadata === undefined || Object.keys(metadata).length === 0) return;
-  if (!Object.values(metadata).every((value) => typeof value === 'string')) {
-    throw invalid('metadata', 'must hold strings alone');
-  }
-  hub.metadata = metadata as Record<string, string>;
-  use(hub, 'metadata', 'metadata');
 }

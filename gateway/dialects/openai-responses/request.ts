@@ -2,7 +2,6 @@
  * A response's request, read into the hub.
  * Source: https://platform.openai.com/docs/api-reference/responses/create.
  */
-import type { Feature } from '../../hub/features.ts';
 import { Fields, invalid } from '../../hub/fields.ts';
 import type {
   Citation,
@@ -12,40 +11,43 @@ import type {
   HubTool,
   MediaPart,
   MediaSource,
-  OutputFormat,
   TextPart,
-  ToolChoice,
 } from '../../hub/request.ts';
-import { isJsonObject } from '../../json.ts';
 import type { Json } from '../dialect.ts';
+import {
+  EFFORTS,
+  fileData,
+  leave,
+  type PartReaders,
+  readAudio,
+  readContent,
+  readFormat,
+  readNotes,
+  readRefusal,
+  readTools,
+  readVerbosity,
+  sourceOf,
+  use,
+} from '../openai-chat/fields.ts';
 import { openSeal } from './seals.ts';
 
 /** Reads a request; throws `invalid_request` with a sentence that names the field. */
 export function toHub(body: Json): HubRequest {
   const fields = new Fields(body);
   const hub: HubRequest = { messages: [], tools: [], used: new Map(), unknown: [] };
-  // The pipeline has read these: they name the target and the way of answering, not the answer.
-  fields.skip('model', 'stream', 'stream_options');
   readInstructions(fields, hub);
   readInput(fields, hub);
-  readTools(fields, hub);
+  readTools(fields, hub, readTool, (choice) => choice);
   readSampling(fields, hub);
   readLogprobs(fields, hub);
   readText(fields, hub);
   readReasoning(fields, hub);
   readNotes(fields, hub);
+  readManner(fields, hub);
+  // The pipeline has read these: they name the target and the way of answering, not the answer.
+  fields.skip('model', 'stream', 'stream_options');
   hub.unknown.push(...fields.unread());
   return hub;
-}
-
-/** Notes that a feature was used here, unless it was noted before: the first place is the one that is told. */
-function use(hub: HubRequest, feature: Feature, path: string): void {
-  if (!hub.used.has(feature)) hub.used.set(feature, path);
-}
-
-/** Notes what nobody read of an object. */
-function leave(hub: HubRequest, ...objects: (Fields | undefined)[]): void {
-  for (const object of objects) if (object !== undefined) hub.unknown.push(...object.unread());
 }
 
 // --- Items --------------------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ function readMessage(item: Fields, chat: Chat): void {
   if (word === undefined) throw invalid(item.at('role'), 'is missing');
   // Which of two texts of a turn is the last word; the order tells it as well.
   item.skip('phase');
-  const parts = readContent(item, 'content', hub);
+  const parts = readContent(item, 'content', PARTS, hub);
   if (word === 'assistant') {
     add(chat, 'assistant', parts, item.path);
     return;
@@ -163,7 +165,7 @@ function readResult(item: Fields, chat: Chat): void {
   const id = item.needString('call_id');
   readCaller(item, chat.hub);
   if (!item.has('output')) throw invalid(item.at('output'), 'is missing');
-  const parts = readContent(item, 'output', chat.hub);
+  const parts = readContent(item, 'output', PARTS, chat.hub);
   if (parts.some(({ type }) => type !== 'text')) use(chat.hub, 'tool-result.media', item.at('output'));
   const name = item.string('name') ?? chat.called.get(id);
   add(chat, 'tool', [{ type: 'tool-result', id, parts, ...(name !== undefined && { name }) }], item.path);
@@ -191,28 +193,7 @@ function readTexts(item: Fields, name: string, hub: HubRequest): string[] {
 
 // --- Content ------------------------------------------------------------------------------------------------------
 
-function readContent(fields: Fields, name: string, hub: HubRequest): HubPart[] {
-  const content = fields.any(name);
-  if (content === undefined) return [];
-  if (typeof content === 'string') return textParts(content);
-  if (!Array.isArray(content)) throw invalid(fields.at(name), 'must be a string or a list');
-  return (fields.objects(name) ?? []).flatMap((part) => readPart(part, hub));
-}
-
-function readPart(part: Fields, hub: HubRequest): HubPart[] {
-  const read = PARTS.get(part.string('type') ?? '');
-  if (read === undefined) {
-    hub.unknown.push(part.path);
-    return [];
-  }
-  const value = read(part, hub);
-  const cache = readCache(part, hub);
-  leave(hub, part);
-  return [cache === undefined || value.type === 'refusal' ? value : ({ ...value, cache } as HubPart)];
-}
-
-/** The parts of content by type; any other is one that the hub has no word for. */
-const PARTS = new Map<string, (part: Fields, hub: HubRequest) => HubPart>([
+const PARTS: PartReaders = new Map<string, (part: Fields, hub: HubRequest) => HubPart>([
   ['input_text', (part) => ({ type: 'text', text: part.needString('text') })],
   ['output_text', readOutputText],
   ['refusal', readRefusal],
@@ -220,16 +201,6 @@ const PARTS = new Map<string, (part: Fields, hub: HubRequest) => HubPart>([
   ['input_file', readFile],
   ['input_audio', readAudio],
 ]);
-
-function readCache(part: Fields, hub: HubRequest): string | undefined {
-  const hint = part.object('prompt_cache_breakpoint');
-  if (hint === undefined) return undefined;
-  hint.skip('mode');
-  use(hub, 'cache', hint.path);
-  const lasts = hint.string('ttl') ?? '';
-  leave(hub, hint);
-  return lasts;
-}
 
 function readOutputText(part: Fields, hub: HubRequest): TextPart {
   // They repeat the text.
@@ -256,13 +227,8 @@ function readCitation(cited: Fields): Citation {
   };
 }
 
-function readRefusal(part: Fields, hub: HubRequest): HubPart {
-  use(hub, 'refusal', part.path);
-  return { type: 'refusal', text: part.needString('refusal') };
-}
-
 function readImage(part: Fields, hub: HubRequest): MediaPart {
-  const source = sourceOf(part, ['image_url', 'image_url']);
+  const source = partSource(part, ['image_url', 'image_url']);
   const detail = part.word('detail', ['auto', 'low', 'high', 'original'] as const);
   use(hub, source.kind === 'id' ? 'image.id' : source.kind === 'url' ? 'image.url' : 'image.data', part.path);
   if (detail === 'low' || detail === 'high') use(hub, 'image.detail', part.at('detail'));
@@ -271,7 +237,7 @@ function readImage(part: Fields, hub: HubRequest): MediaPart {
 }
 
 function readFile(part: Fields, hub: HubRequest): MediaPart {
-  const source = sourceOf(part, ['file_url', 'file_data']);
+  const source = partSource(part, ['file_url', 'file_data']);
   const name = part.string('filename');
   use(hub, source.kind === 'id' ? 'file.id' : source.kind === 'url' ? 'file.url' : 'file.data', part.path);
   const detail = part.word('detail', ['auto', 'low', 'high'] as const);
@@ -280,57 +246,17 @@ function readFile(part: Fields, hub: HubRequest): MediaPart {
 }
 
 /** Where the bytes are: `fields` name the address and the data, which one field may hold both. */
-function sourceOf(part: Fields, fields: [url: string, data: string]): MediaSource {
+function partSource(part: Fields, fields: [url: string, data: string]): MediaSource {
   const given = [...new Set([...fields, 'file_id'])].filter((name) => part.has(name));
   const [name, other] = given;
   if (name === undefined) throw invalid(part.at(fields[1]), 'is missing');
   if (other !== undefined) throw invalid(part.path, `must have \`${name}\` or \`${other}\`, not both`);
   const value = part.needString(name);
   if (name === 'file_id') return { kind: 'id', id: value };
-  if (/^https?:/i.test(value)) return { kind: 'url', url: value };
-  // Bare base64 is taken for the one type that every model reads.
-  if (name === 'file_data' && !/^data:/i.test(value))
-    return { kind: 'data', mediaType: 'application/pdf', data: value };
-  return dataOf(value, part.at(name));
-}
-
-/** A data URL (RFC 2397). */
-function dataOf(url: string, path: string): MediaSource {
-  const comma = url.indexOf(',');
-  const head = /^data:([^;,]+)(?:;[^;,]+)*;base64$/i.exec(url.slice(0, Math.min(comma, MAX_HEAD)));
-  if (comma < 0 || head?.[1] === undefined) throw invalid(path, 'must be an http(s) URL or a base64 data URL');
-  return { kind: 'data', mediaType: head[1].toLowerCase(), data: url.slice(comma + 1) };
-}
-
-/** The longest head of a data URL, in characters. */
-const MAX_HEAD = 256;
-
-function readAudio(part: Fields, hub: HubRequest): MediaPart {
-  const audio = part.object('input_audio');
-  if (audio === undefined) throw invalid(part.at('input_audio'), 'is missing');
-  const format = audio.needString('format');
-  const mediaType = `audio/${format === 'mp3' ? 'mpeg' : format}`;
-  use(hub, 'audio.data', part.path);
-  const source: MediaSource = { kind: 'data', mediaType, data: audio.needString('data') };
-  leave(hub, audio);
-  return { type: 'audio', source };
+  return name === 'file_data' ? fileData(value, part.at(name)) : sourceOf(value, part.at(name));
 }
 
 // --- Tools --------------------------------------------------------------------------------------------------------
-
-function readTools(fields: Fields, hub: HubRequest): void {
-  for (const tool of fields.objects('tools') ?? []) {
-    if (tool.string('type') === 'function') hub.tools.push(readTool(tool, hub));
-    else hub.unknown.push(tool.path);
-  }
-  if (hub.tools.length > 0) use(hub, 'tools', 'tools');
-  const choice = readChoice(fields, hub);
-  if (choice !== undefined) hub.toolChoice = choice;
-  const parallel = fields.boolean('parallel_tool_calls');
-  if (parallel === undefined) return;
-  hub.parallelToolCalls = parallel;
-  if (!parallel) use(hub, 'parallel-tools', 'parallel_tool_calls');
-}
 
 function readTool(tool: Fields, hub: HubRequest): HubTool {
   const strict = tool.boolean('strict');
@@ -347,27 +273,6 @@ function readTool(tool: Fields, hub: HubRequest): HubTool {
   };
   leave(hub, tool);
   return read;
-}
-
-function readChoice(fields: Fields, hub: HubRequest): ToolChoice | undefined {
-  const given = fields.any('tool_choice');
-  if (given === undefined || given === 'auto') return given;
-  if (!isJsonObject(given)) {
-    const word = fields.word('tool_choice', ['none', 'auto', 'required'] as const);
-    use(hub, 'tool-choice', 'tool_choice');
-    use(hub, word === 'none' ? 'tool-choice.none' : 'tool-choice.required', 'tool_choice');
-    return word;
-  }
-  const choice = new Fields(given, 'tool_choice');
-  if (choice.string('type') !== 'function') {
-    hub.unknown.push('tool_choice');
-    return undefined;
-  }
-  const name = choice.needString('name');
-  use(hub, 'tool-choice', 'tool_choice');
-  use(hub, 'tool-choice.name', 'tool_choice');
-  leave(hub, choice);
-  return { name };
 }
 
 // --- How to answer ------------------------------------------------------------------------------------------------
@@ -406,42 +311,12 @@ function wantLogprobs(hub: HubRequest, path: string): void {
 function readText(fields: Fields, hub: HubRequest): void {
   const text = fields.object('text');
   if (text === undefined) return;
-  const verbosity = text.word('verbosity', ['low', 'medium', 'high'] as const);
-  if (verbosity !== undefined) {
-    hub.verbosity = verbosity;
-    use(hub, 'verbosity', 'text.verbosity');
-  }
+  readVerbosity(text, hub);
   const format = text.object('format');
-  if (format !== undefined) readFormat(format, hub);
+  if (format !== undefined) readFormat(format, hub, (given) => given);
   leave(hub, text);
 }
 
-function readFormat(given: Fields, hub: HubRequest): void {
-  const kind = given.string('type');
-  if (kind === 'json_object') {
-    hub.format = { type: 'json' };
-    use(hub, 'format.json', given.path);
-  } else if (kind === 'json_schema') {
-    hub.format = readSchema(given);
-    use(hub, 'format.schema', given.path);
-  } else if (kind !== 'text') {
-    hub.unknown.push(given.path);
-    return;
-  }
-  leave(hub, given);
-}
-
-function readSchema(given: Fields): OutputFormat {
-  return {
-    type: 'json-schema',
-    schema: given.json('schema') ?? {},
-    name: given.needString('name'),
-    description: given.string('description'),
-    strict: given.boolean('strict'),
-  };
-}
-
-const EFFORTS = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'] as const;
 const SUMMARIES = ['auto', 'concise', 'detailed'] as const;
 
 function readReasoning(fields: Fields, hub: HubRequest): void {
@@ -460,33 +335,8 @@ function readReasoning(fields: Fields, hub: HubRequest): void {
   leave(hub, given);
 }
 
-function readNotes(fields: Fields, hub: HubRequest): void {
-  const tier = fields.string('service_tier');
-  if (tier !== undefined && tier !== 'auto') {
-    hub.serviceTier = tier;
-    use(hub, 'service-tier', 'service_tier');
-  }
-  const [safety, user] = [fields.string('safety_identifier'), fields.string('user')];
-  if (safety || user) {
-    hub.user = safety || user;
-    use(hub, 'user', safety ? 'safety_identifier' : 'user');
-  }
-  readMetadata(fields, hub);
-  for (const name of ['prompt_cache_key', 'prompt_cache_retention', 'prompt_cache_options']) {
-    if (fields.any(name) !== undefined) use(hub, 'cache', name);
-  }
-  if (fields.boolean('store') === false) use(hub, 'store', 'store');
-  // What every answer is that is not asked to be otherwise.
+/** What every answer is that is not asked to be otherwise. */
+function readManner(fields: Fields, hub: HubRequest): void {
   if (fields.boolean('background')) hub.unknown.push('background');
   if ((fields.string('truncation') ?? 'disabled') !== 'disabled') hub.unknown.push('truncation');
-}
-
-function readMetadata(fields: Fields, hub: HubRequest): void {
-  const metadata = fields.json('metadata');
-  if (metadata === undefined || Object.keys(metadata).length === 0) return;
-  if (!Object.values(metadata).every((value) => typeof value === 'string')) {
-    throw invalid('metadata', 'must hold strings alone');
-  }
-  hub.metadata = metadata as Record<string, string>;
-  use(hub, 'metadata', 'metadata');
 }

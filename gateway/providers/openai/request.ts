@@ -93,7 +93,8 @@ function writtenPart(part: HubPart, at: string): Json[] {
   return [];
 }
 
-function urlOf({ source }: MediaPart, at: string): string {
+/** @throws GatewayError 400 where it has no address and no bytes */
+export function urlOf({ source }: MediaPart, at: string): string {
   if (source.kind === 'url') return source.url;
   if (source.kind === 'data') return `data:${source.mediaType};base64,${source.data}`;
   throw invalid(at, 'names a file in a way that this provider has no word for');

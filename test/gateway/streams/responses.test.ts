@@ -61,15 +61,14 @@ beforeAll(async () => {
   );
 });
 
-afterAll(async () => {
-  await gateway.stop();
-  await upstream.close();
-  await simulator.close();
-});
-
 function client(route = ''): OpenAI {
   return new OpenAI({ baseURL: `${gateway.url}${route}/v1`, apiKey: 'sk-client', maxRetries: 0 });
 }
+
+afterAll(async () => {
+  await gateway.stop();
+  await Promise.all([upstream.close(), simulator.close()]);
+});
 
 const ASK = { model: 'any', input: 'Hello' };
 

@@ -6,6 +6,7 @@ import type { Json } from '../../../dialects/dialect.ts';
 import { badAnswer, countOf, objectOf, objectsOf, textOf } from '../../../hub/fields.ts';
 import type { Finish, HubReply, HubUsage, Logprob, ReplyPart } from '../../../hub/reply.ts';
 import type { Citation, ReasoningPart } from '../../../hub/request.ts';
+import { headOf as chatHead, readLogprob } from '../reply.ts';
 import { failureOf } from './error.ts';
 
 /** Reads a whole answer of the provider `name`. @throws GatewayError `upstream_bad_answer`, or what it reports in a 200 */
@@ -30,14 +31,7 @@ function isOver({ status }: Json): boolean {
 
 /** What an answer and its first event tell of themselves. */
 export function headOf(body: Json): Pick<HubReply, 'id' | 'model' | 'created' | 'serviceTier'> {
-  const [id, model, tier] = [textOf(body.id), textOf(body.model), textOf(body.service_tier)];
-  const created = countOf(body.created_at);
-  return {
-    ...(id && { id }),
-    ...(model && { model }),
-    ...(created && { created: Math.floor(created) }),
-    ...(tier && { serviceTier: tier }),
-  };
+  return chatHead({ ...body, created: body.created_at });
 }
 
 // --- Items --------------------------------------------------------------------------------------------------------
@@ -113,18 +107,7 @@ export function citationOf(cited: Json): Citation[] {
 
 /** Log probabilities of a part, or of a delta. */
 export function logprobsOf(told: unknown): Logprob[] {
-  return objectsOf(told).flatMap((one) => {
-    const token = tokenOf(one);
-    return token === undefined
-      ? []
-      : [{ ...token, top: objectsOf(one.top_logprobs).flatMap((top) => tokenOf(top) ?? []) }];
-  });
-}
-
-function tokenOf({ token, logprob, bytes }: Json): Omit<Logprob, 'top'> | undefined {
-  if (typeof token !== 'string' || typeof logprob !== 'number') return undefined;
-  const isBytes = Array.isArray(bytes) && bytes.every((byte) => typeof byte === 'number');
-  return { token, logprob, bytes: isBytes ? (bytes as number[]) : null };
+  return objectsOf(told).flatMap(readLogprob);
 }
 
 // --- Ends and counts ----------------------------------------------------------------------------------------------

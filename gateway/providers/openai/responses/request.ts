@@ -17,7 +17,7 @@ import type {
   ToolResultPart,
 } from '../../../hub/request.ts';
 import type { CallFacts } from '../../provider.ts';
-import { effortOf, shortId } from '../request.ts';
+import { effortOf, shortId, urlOf } from '../request.ts';
 
 /** Writes a response's request. @throws GatewayError 400 where a single value has no counterpart */
 export function writeResponse(request: HubRequest, { model, stream }: CallFacts): Json {
@@ -87,12 +87,6 @@ function writtenFile(part: MediaPart, at: string): Json {
     return { type: 'input_file', filename: name ?? 'document.pdf', file_data: urlOf(part, at) };
   }
   return { type: 'input_text', text: name === undefined ? source.text : `${name}:\n\n${source.text}` };
-}
-
-function urlOf({ source }: MediaPart, at: string): string {
-  if (source.kind === 'url') return source.url;
-  if (source.kind === 'data') return `data:${source.mediaType};base64,${source.data}`;
-  throw invalid(at, 'names a file in a way that this provider has no word for');
 }
 
 // --- The model's own turns ----------------------------------------------------------------------------------------
