@@ -5,7 +5,7 @@ export const CHAT: Supports = {
   system: 'mapped',
   'system.later': 'mapped: moved to the front, as older models know no other place for them',
   name: 'left out',
-  prefill: 'mapped: the newest models refuse one',
+  prefill: 'mapped: without white space at its end; the newest models refuse one',
   'image.data': 'mapped: JPEG, PNG, GIF, WebP',
   'image.url': 'mapped',
   'image.id': 'mapped: files of Anthropic’s',
