@@ -146,6 +146,57 @@ describe('a request', () => {
     expect(hub({ ...asked({ text: 'hi' }), ...more }).unknown).toEqual(unknown);
   });
 
+  test('tells a field that nobody knows, wherever it stands', () => {
+    const x = { newOne: 1 };
+    const call = { functionCall: { name: 'f', ...x } };
+    const result = { functionResponse: { name: 'f', response: {}, parts: [{ ...x }], ...x } };
+    const body = {
+      systemInstruction: { parts: [{ text: 'a', ...x }], ...x },
+      contents: [
+        { role: 'model', parts: [call], ...x },
+        { parts: [result, { inlineData: { mimeType: 'a/b', data: '', ...x } }, { fileData: { fileUri: 'u', ...x } }] },
+      ],
+      tools: [{ functionDeclarations: [{ name: 'f', ...x }], ...x }],
+      toolConfig: { functionCallingConfig: { ...x }, ...x },
+      generationConfig: { thinkingConfig: { ...x }, ...x },
+      ...x,
+    };
+    expect(hub(body).unknown.sort()).toEqual(
+      [
+        'systemInstruction.parts[0]',
+        'systemInstruction',
+        'contents[0].parts[0].functionCall',
+        'contents[0]',
+        'contents[1].parts[0].functionResponse.parts[0]',
+        'contents[1].parts[0].functionResponse',
+        'contents[1].parts[1].inlineData',
+        'contents[1].parts[2].fileData',
+        'tools[0].functionDeclarations[0]',
+        'tools[0]',
+        'toolConfig.functionCallingConfig',
+        'toolConfig',
+        'generationConfig.thinkingConfig',
+        'generationConfig',
+      ]
+        .map((path) => `${path}.newOne`)
+        .concat('newOne')
+        .sort(),
+    );
+  });
+
+  test('has no turn for instructions that say nothing', () => {
+    expect(hub({ ...asked({ text: 'a' }), systemInstruction: { parts: [] } }).messages).toHaveLength(1);
+  });
+
+  test('keeps thoughts apart that were sealed apart', () => {
+    const thought = (text: string, seal: string) => ({ text, thought: true, thoughtSignature: seal });
+    const contents = [{ role: 'model', parts: [thought('a', 'c2Vz'), thought('b', 'YWFh')] }];
+    expect(hub({ contents }).messages[0]?.parts).toEqual([
+      { type: 'reasoning', text: 'a', signature: marked('c2Vz') },
+      { type: 'reasoning', text: 'b', signature: marked('YWFh') },
+    ]);
+  });
+
   test('notes what was used, and where', () => {
     const { used } = hub(requestFixture('gemini', 'text'));
     expect(Object.fromEntries(used)).toEqual({
@@ -653,6 +704,25 @@ describe('a guard', () => {
     expect(new Set(gemini.requestSegments(body).map(({ text }) => text))).toEqual(new Set(['*']));
   });
 
+  test('takes what came after the newest turn of the user for new', () => {
+    const contents = [
+      { parts: [{ text: 'before' }] },
+      { role: 'user', parts: [{ text: 'newest' }] },
+      { role: 'model', parts: [{ functionCall: { name: 'f', args: { a: 'called' } } }] },
+      { role: 'user', parts: [{ functionResponse: { name: 'f', response: { a: 'answered' } } }] },
+    ];
+    const segments = gemini.requestSegments({ contents });
+    expect(segments.filter(({ old }) => old).map(({ text }) => text)).toEqual(['before']);
+  });
+
+  test('sees digits in the place of a seal', () => {
+    const parts = [{ text: 'a', thoughtSignature: '4111111111111111' }];
+    expect(gemini.requestSegments({ contents: [{ parts }] }).map(({ text }) => text)).toEqual([
+      'a',
+      '4111111111111111',
+    ]);
+  });
+
   test('sees every text of an answer, and tools that it asks for', () => {
     const body = replyFixture('gemini', 'citations');
     const texts = gemini.replySegments(body).map(({ text }) => text);
@@ -687,6 +757,7 @@ describe('a guard', () => {
               'bare',
             ],
             role: 'model',
+            more: 'beside',
           },
           finishMessage: 'message',
           groundingMetadata: { webSearchQueries: ['query'] },
@@ -699,6 +770,7 @@ describe('a guard', () => {
     };
     const event = gemini.readEvent(JSON.stringify(chunk));
     expect(event.parts.map(({ channel, text, isWhole }) => [channel, text, isWhole])).toEqual([
+      ['1/extra', 'beside', true],
       ['1/text', 'said', false],
       ['1/reasoning', 'thought', false],
       ['1/tool-arguments/custom', 'arg', true],

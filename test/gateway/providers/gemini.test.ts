@@ -374,6 +374,17 @@ describe('an answer', () => {
     });
   });
 
+  test('tells no place of a citation that lies outside of it, and one that begins after other letters', () => {
+    const cited = (startIndex: number, endIndex: number) => {
+      const citationMetadata = { citations: [{ startIndex, endIndex, uri: 'u' }] };
+      const candidate = { content: { parts: [{ text: 'äöü' }] }, finishReason: 'STOP', citationMetadata };
+      return readReply({ candidates: [candidate] }).choices[0]!.parts[0];
+    };
+    expect(cited(2, 6)).toMatchObject({ citations: [{ url: 'u', start: 1, end: 3 }] });
+    expect(cited(2, 7)).not.toHaveProperty('citations[0].start');
+    expect(cited(4, 2)).not.toHaveProperty('citations[0].start');
+  });
+
   test('has several choices, and log probabilities', () => {
     expect(read('choices').choices.map(({ index, finish }) => [index, finish])).toEqual([
       [0, 'stop'],
