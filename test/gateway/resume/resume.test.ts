@@ -201,7 +201,7 @@ test('an event that was never sent is not waited for', async () => {
   expect(await statusOfRest(rig, `${streamOf(begun)}-2`)).toBe(410);
 });
 
-describe('which streams are kept', () => {
+describe('S3-10: which streams are kept', () => {
   test.each([
     ['always', undefined, true],
     ['always', 'false', false],
