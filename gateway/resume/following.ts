@@ -54,6 +54,8 @@ export class Following {
       if (piece.state === 'taken') return exchange.destroy();
       this.handOver(piece);
       const isAll = this.after >= piece.newest;
+      // The client says that it has more than there ever was, or than the store was told.
+      if (piece.state !== 'open' && this.after > piece.newest) return this.fail('stream_broken', BROKEN);
       if (piece.state === 'ended' && isAll) return exchange.end();
       if (piece.state === 'orphaned' && isAll) return this.goOn();
       if (piece.events.length === 0) await this.pause();

@@ -91,6 +91,13 @@ test('is waited for when the client has more of it than the store', async () => 
   expect(await rest.text()).toBe(numbered(two.stream, two.all.slice(3), 4).toString());
 });
 
+test('is never complete for a client that has more of it than there was', async () => {
+  await using two = await startTwo();
+  const rest = await askRest(two.b, `${two.stream}-9`);
+  two.gate.open();
+  expect(await readSse(rest)).toMatchObject({ errors: [{ code: 'stream_broken' }], done: false });
+});
+
 test('is none when the store has let go of what the client lacks', async () => {
   await using two = await startTwo();
   two.kept.oldest = 2;
