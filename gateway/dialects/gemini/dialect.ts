@@ -6,6 +6,7 @@ import type { Segment, Usage } from '../../../proto/contract.ts';
 import { GatewayError } from '../../errors.ts';
 import { invalid, textOf } from '../../hub/fields.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
+import { GeminiReader } from '../../providers/gemini/stream.ts';
 import type { ChatDialect, Json, ListedModel, ModelRequest, PathFacts, ReplyFacts, ToolCall } from '../dialect.ts';
 import { escapePointer, Segments, writePointer } from '../segments.ts';
 import { candidatesOf, eventHead, numberOf, readEvent, skimEvents, textEvent, toolOf } from './events.ts';
@@ -37,6 +38,7 @@ export const gemini: ChatDialect = {
   markLimited,
   toHub,
   fromHub,
+  openReader: () => new GeminiReader('gateway'),
   openWriter,
   cutShort,
   readEvent,
@@ -60,7 +62,9 @@ export function pathOf(methods: string): RegExp {
 
 function readPath({ model = '', action }: Record<string, string | undefined>, query: string): PathFacts {
   const stream = action === 'streamGenerateContent';
-  if (stream && new URLSearchParams(query).get('alt') !== 'sse')
+  const parameters = new URLSearchParams(query);
+  // Google knows its own parameters by both names.
+  if (stream && parameters.get('alt') !== 'sse' && parameters.get('$alt') !== 'sse')
     throw new GatewayError(
       'invalid_request',
       'Streams are sent as server-sent events here: add `?alt=sse` to the path.',

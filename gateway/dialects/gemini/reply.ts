@@ -13,9 +13,15 @@ export function fromHub(reply: HubReply, model: string): Json {
     candidates: reply.choices.map(writeCandidate),
     ...(reply.usage !== undefined && { usageMetadata: writeUsage(reply.usage) }),
     modelVersion: reply.model ?? model,
-    ...(reply.created !== undefined && { createTime: new Date(reply.created * 1000).toISOString() }),
-    ...(reply.id !== undefined && { responseId: reply.id }),
+    ...writeHead(reply),
   };
+}
+
+/** What tells one answer from others. */
+export function writeHead({ id, created }: { id?: string; created?: number }): Json {
+  const time = new Date((created ?? Number.NaN) * 1000);
+  const isTime = !Number.isNaN(time.getTime());
+  return { ...(isTime && { createTime: time.toISOString() }), ...(id !== undefined && { responseId: id }) };
 }
 
 function writeCandidate({ index, parts, finish, logprobs }: HubChoice): Json {

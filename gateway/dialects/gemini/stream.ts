@@ -8,7 +8,15 @@ import type { Finish, HubEvent, HubUsage } from '../../hub/reply.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
 import type { Json, StreamWriter, WriterOptions } from '../dialect.ts';
 import { errorFrame, frame } from './frames.ts';
-import { type Ground, writeCall, writeFinish, writeGrounding, writeLogprobs, writeThought } from './reply.ts';
+import {
+  type Ground,
+  writeCall,
+  writeFinish,
+  writeGrounding,
+  writeHead,
+  writeLogprobs,
+  writeThought,
+} from './reply.ts';
 import { writeSeal } from './seals.ts';
 import { writeUsage } from './usage.ts';
 
@@ -76,10 +84,7 @@ class Writer implements StreamWriter {
     this.hasStarted = true;
     this.usage = usage;
     this.model = model ?? this.model;
-    this.head = {
-      ...(created !== undefined && { createTime: new Date(created * 1000).toISOString() }),
-      ...(id !== undefined && { responseId: id }),
-    };
+    this.head = writeHead({ id, created });
     return '';
   }
 

@@ -138,8 +138,17 @@ export function readCall(
   return {
     id: textOf(call.id) || madeUpId(responseId, choice, number),
     name,
-    arguments: JSON.stringify(objectOf(call.args) ?? {}),
+    arguments: written(objectOf(call.args) ?? {}),
   };
+}
+
+/** @throws GatewayError where it is nested so deep that it cannot be written again */
+function written(args: Json): string {
+  try {
+    return JSON.stringify(args);
+  } catch {
+    throw badAnswer();
+  }
 }
 
 // --- Why it ended -------------------------------------------------------------------------------------------------

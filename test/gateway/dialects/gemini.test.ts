@@ -47,6 +47,7 @@ describe('the path', () => {
   test.each([
     [`${PATH}:generateContent`, '', { model: 'gemini-2.5-flash', stream: false }],
     [`${PATH}:streamGenerateContent`, 'alt=sse', { model: 'gemini-2.5-flash', stream: true }],
+    [`${PATH}:streamGenerateContent`, '%24alt=sse', { model: 'gemini-2.5-flash', stream: true }],
     ['/v1/models/a%2Fb:generateContent', '', { model: 'a/b', stream: false }],
     ['/v1alpha/models/anthropic.claude-v1:0:generateContent', '', { model: 'anthropic.claude-v1:0', stream: false }],
     ['/v1/projects/p/locations/eu/publishers/google/models/g:generateContent', '', { model: 'g', stream: false }],
@@ -474,6 +475,10 @@ describe('an answer', () => {
       createTime: '1970-01-01T00:00:00.000Z',
       responseId: 'r1',
     });
+  });
+
+  test('of no time that there is has none', () => {
+    expect(gemini.fromHub({ ...reply([]), created: 1e300 }, 'm')).not.toHaveProperty('createTime');
   });
 
   test('that is a refusal says so in its reason', () => {

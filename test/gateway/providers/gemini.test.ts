@@ -436,6 +436,13 @@ describe('an answer', () => {
     expect(() => readReply(body)).toThrow(expect.objectContaining({ code: 'upstream_bad_answer' }));
   });
 
+  test('with arguments nested too deep to be written is none', () => {
+    const deep = `${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}`;
+    const call = `{"functionCall":{"name":"f","args":${deep}}}`;
+    const body = JSON.parse(`{"candidates":[{"finishReason":"STOP","content":{"parts":[${call}]}}]}`) as Json;
+    expect(() => readReply(body)).toThrow(expect.objectContaining({ code: 'upstream_bad_answer' }));
+  });
+
   test('of any shape is read, or is none', () => {
     const fields = ['candidates', 'content', 'parts', 'text', 'functionCall', 'args', 'name', 'finishReason', 'index'];
     const more = ['groundingMetadata', 'groundingChunks', 'groundingSupports', 'segment', 'usageMetadata', '__proto__'];
