@@ -281,6 +281,19 @@ describe('a replica', () => {
   });
 });
 
+test('Redis takes no events before those that come before them, and none twice', async () => {
+  const store = redisStreams([redis.url]);
+  const facts = { owner: 'o', head: [], requestId: 'r', route: '/', fingerprint: '' };
+  const common = { oldest: 1, hasEnded: false, claims: false, keepMs: 10_000 };
+  const look = { writer: '', reader: 'r', after: 0, takes: true };
+  await store.write('holes', { ...common, facts, first: 1, events: ['a', 'b'] });
+  await expect(store.write('holes', { ...common, first: 4, events: ['d'] })).rejects.toThrow();
+  expect(await store.write('holes', { ...common, first: 2, events: ['b', 'c'] })).toBe(true);
+  expect(await store.read('holes', look)).toMatchObject({ oldest: 1, newest: 3, events: ['a', 'b', 'c'] });
+  expect(await store.write('unknown', { ...common, first: 2, events: ['b'] })).toBe(false);
+  store.close();
+});
+
 test('streams in Redis run out by themselves', async () => {
   await using two = await startTwo({ window: '500ms' });
   const gate = new Gate();

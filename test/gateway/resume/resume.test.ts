@@ -5,7 +5,7 @@ import { Gate } from '../../support/gate.ts';
 import { testPlugin } from '../../support/gateway.ts';
 import { readSse } from '../../support/sse.ts';
 import { errorOf, soon } from '../chat.ts';
-import { ask, askRest, numbered, type Rig, readAndLeave, readUntil, startRig, streamOf } from './resuming.ts';
+import { ask, askRest, numbered, type Rig, readUntil, startRig, streamOf } from './resuming.ts';
 
 const says = (content: string) => chunk([choice(0, { content })]);
 const END = chunk([choice(0, {}, 'stop')]);
@@ -286,8 +286,11 @@ describe('time', () => {
 describe('bounds', () => {
   const LONG = 'x'.repeat(20_000);
 
-  test('without a client a stream that outgrows its size is given up', async () => {
-    await using rig = await startRig({ size: '64KiB' });
+  test.each([
+    ['its size', { size: '64KiB' }],
+    ['the route’s total', { total: '64KiB' }],
+  ])('without a client a stream that outgrows %s is given up', async (_name, resume) => {
+    await using rig = await startRig(resume);
     const gate = new Gate();
     const events = [says('first '), gate, ...Array.from({ length: 10 }, () => says(LONG))];
     rig.upstream.next({ stream: { events, end: 'open' } });
@@ -418,26 +421,44 @@ test('heartbeats reach whoever is there, and are not kept', async () => {
   expect(await (await askRest(rig, `${streamOf(begun)}-1`)).text()).not.toContain('ping');
 });
 
-test('a client that leaves while the answer is guarded by a service has its text guarded all the same', async () => {
+test('a client that leaves while a guard thinks has the text that the guard allows', async () => {
   const gate = new Gate();
+  const asked = new Gate();
   const thinking = new Gate();
   const slow = testPlugin('slow', {
     async stream({ text }) {
-      if (text.includes('second')) await thinking.opened;
+      if (text.includes('second')) {
+        asked.open();
+        await thinking.opened;
+      }
       return { release: { release: text.toUpperCase(), hold: '' } };
     },
   });
-  await using rig = await startRig(
-    true,
-    { plugins: { slow: { at: 'local:slow', deadline: '60s' } } },
-    { factories: [slow] },
-  );
+  const plugins = { slow: { at: 'local:slow', deadline: '60s' } };
+  await using rig = await startRig(true, { plugins }, { factories: [slow] });
   rig.upstream.next(inTwo('first ', gate, 'second'));
   const begun = await ask(rig);
-  await readAndLeave(begun, 30);
-  await soon(() => rig.gateway.gateway.streams.find(streamOf(begun))?.isAttached).toBe(false);
+  await readUntil(begun, '\n\n');
   gate.open();
+  await asked.opened;
+  begun.connection.destroy();
+  await soon(() => rig.gateway.gateway.streams.find(streamOf(begun))?.isAttached).toBe(false);
   thinking.open();
   const { content, done } = await readSse(await askRest(rig, `${streamOf(begun)}-0`));
   expect({ content, done }).toEqual({ content: ['FIRST SECOND'], done: true });
 });
+
+test('a slow client that leaves holds the provider up no longer', async () => {
+  await using rig = await startRig({ size: '128MiB' });
+  const text = 'x'.repeat(20_000);
+  function* events() {
+    for (let i = 0; i < 1_500; i += 1) yield says(text);
+    yield END;
+  }
+  rig.upstream.next({ stream: { events: events() } });
+  const begun = await ask(rig);
+  const request = await rig.upstream.arrived();
+  expect(await request.untilStuck(500)).toBeLessThan(1_500 * text.length);
+  begun.connection.destroy();
+  expect(await request.closed).toBe('answered');
+}, 60_000);
