@@ -1,5 +1,6 @@
 /** Routing as clients see it: which provider answers, what the log and the metrics say, and what outlives a reload. */
 import { describe, expect, test } from 'vitest';
+import type { SharedMarks } from '../../../proto/marks.ts';
 import { type ChatChunk, completion, errorBody, textStream, usageOf } from '../../support/chunks.ts';
 import { send } from '../../support/client.ts';
 import { Gate } from '../../support/gate.ts';
@@ -34,7 +35,10 @@ async function rig(model: Settings = {}, targets: Record<string, Settings> = {},
     },
     routes: { '/': {} },
   });
-  const gateway = await startGateway(config(), { metrics: true, log: 'info', ...options });
+  const gateway = await startGateway(
+    { ...config(), ...(options.openMarks && { redis: 'redis://unused' }) },
+    { metrics: true, log: 'info', ...options },
+  );
   return {
     ...upstreams,
     gateway,
@@ -159,6 +163,37 @@ describe('a target that is over its limit', () => {
     expect(await one.metric('wardgate_target_state', { provider: 'b' })).toBe(0);
     expect(await one.metric('wardgate_target_cooldowns_total', cooling)).toBe(1);
     expect(await one.metric('wardgate_failovers_total', { reason: 'upstream_rate_limited' })).toBe(1);
+  });
+
+  test('is told of to other replicas, and heard of from them, for five minutes at most', async () => {
+    const marked: unknown[] = [];
+    let tell: (key: string, forMs: number) => void = () => {};
+    const marks: SharedMarks = {
+      mark: (...mark) => marked.push(mark),
+      onMark(listener) {
+        tell = listener;
+        return () => {};
+      },
+      close: () => marked.push('closed'),
+    };
+    await using one = await rig({}, {}, { openMarks: async () => marks });
+    expect(await one.asks()).toBe('a');
+    for (const key of ['nobody/m-a', '__proto__', 'a/m-a']) tell(key, 1e12);
+    expect(await one.asks()).toBe('b');
+    one.b.next(limited(60));
+    expect(await one.asks()).toBe('c');
+    expect(marked).toEqual([['b/m-b', 60_000]]);
+    await one.gateway.stop();
+    expect(marked.at(-1)).toBe('closed');
+  });
+
+  test('that the config does not name any more is forgotten', async () => {
+    await using one = await rig();
+    one.a.next(limited(60));
+    await one.asks();
+    await one.gateway.reload(one.config({ targets: [{ provider: 'b', model: 'm-b' }] }));
+    expect(await one.metric('wardgate_target_state', { provider: 'a' })).toBeUndefined();
+    expect(await one.metric('wardgate_target_state', { provider: 'b' })).toBe(0);
   });
 
   test('is asked again when its time is over', async () => {

@@ -236,6 +236,18 @@ describe('Retry-After', () => {
     expect(target.health.isCooling(one.clock.now)).toBe(false);
   });
 
+  test('that is shorter than an earlier one does not end that one', () => {
+    const one = modelOf(['a', 'b']);
+    const [older, newer] = [one.plan(), one.plan()];
+    const { target } = older.next()!;
+    newer.next();
+    older.tell(target, { ok: false, code: 'upstream_rate_limited', retryAfterMs: 9_000, durationMs: 1 });
+    newer.tell(target, { ok: false, code: 'upstream_rate_limited', retryAfterMs: 1_000, durationMs: 1 });
+    one.clock.now = 8_999;
+    expect(run(one.plan(), fine)).toEqual(['b']);
+    expect(one.told).toEqual({ 'cooled a 9000': 1 });
+  });
+
   test('of an only target does not lock anybody out', () => {
     const one = modelOf(['a']);
     run(one.plan(), () => limited(60_000));
