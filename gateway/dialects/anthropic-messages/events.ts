@@ -10,39 +10,48 @@ export function readEvent(data: string): StreamEvent {
   if (!isJsonObject(body)) throw new SyntaxError('an event must be an object');
   const event = emptyEvent();
   event.body = body;
-  const read = typeof body.type === 'string' ? EVENTS.get(body.type) : undefined;
-  if (read === undefined) readUnknown(event, body);
-  else read(event, body);
+  const known = typeof body.type === 'string' ? EVENTS.get(body.type) : undefined;
+  const inner = known?.field === undefined ? undefined : body[known.field];
+  known?.read(event, isJsonObject(inner) ? inner : {}, indexOf(body));
+  if (isJsonObject(body.usage)) event.usage = readUsage(body.usage);
+  for (const key of Object.keys(body)) {
+    if (EVENT_FIELDS.has(key) || (key === known?.field && isJsonObject(inner))) continue;
+    event.bare = false;
+    readUnknownField(event, body, key);
+  }
   return event;
 }
 
-/** The events by type. */
-const EVENTS = new Map<string, (event: StreamEvent, body: Json) => void>([
-  ['message_start', readStart],
-  ['content_block_start', readBlockStart],
-  ['content_block_delta', readBlockDelta],
-  ['content_block_stop', readBlockStop],
-  ['message_delta', readEnd],
-  ['message_stop', readStop],
-  ['ping', () => {}],
-  ['error', readError],
-]);
+/** What every event may say of itself. */
+const EVENT_FIELDS = new Set(['type', 'index', 'usage', 'request_id']);
 
-function readStart(event: StreamEvent, { message }: Json): void {
-  if (!isJsonObject(message)) return;
-  event.usage = readUsage(message.usage);
-  if (typeof message.model === 'string') event.model = message.model;
-  const { usage: _usage, model: _model, role: _role, ...said } = message;
-  readUnknown(event, said);
+interface KnownEvent {
+  /** Where it holds what it tells. */
+  field?: string;
+  /** Reads what stands there. */
+  read(event: StreamEvent, inner: Json, index: number): void;
 }
 
-function readBlockStart(event: StreamEvent, body: Json): void {
-  const { content_block: block } = body;
-  if (!isJsonObject(block)) {
-    readUnknown(event, body);
-    return;
-  }
-  const index = indexOf(body);
+/** The events by type. */
+const EVENTS = new Map<string, KnownEvent>([
+  ['message_start', { field: 'message', read: readStart }],
+  ['content_block_start', { field: 'content_block', read: readBlockStart }],
+  ['content_block_delta', { field: 'delta', read: readBlockDelta }],
+  ['content_block_stop', { read: readBlockStop }],
+  ['message_delta', { field: 'delta', read: readEnd }],
+  ['message_stop', { read: readStop }],
+  ['error', { field: 'error', read: readError }],
+]);
+
+const HEAD_FIELDS = new Set(['usage', 'model', 'role']);
+
+function readStart(event: StreamEvent, message: Json): void {
+  event.usage = readUsage(message.usage);
+  if (typeof message.model === 'string') event.model = message.model;
+  readUnknown(event, message, HEAD_FIELDS);
+}
+
+function readBlockStart(event: StreamEvent, block: Json, index: number): void {
   const { type } = block;
   if (typeof type === 'string' && type.endsWith('tool_use')) {
     event.tools = [
@@ -50,14 +59,17 @@ function readBlockStart(event: StreamEvent, body: Json): void {
     ];
   }
   for (const key of Object.keys(block)) {
-    const channel = type === key ? BLOCK_TEXTS[key] : undefined;
+    const channel = type === key ? BLOCK_TEXTS.get(key) : undefined;
     if (channel !== undefined && typeof block[key] === 'string') addPart(event, block, key, `0/${channel}/${index}`);
     else if (!isOpaque(block, key) && key !== 'name') readUnknownField(event, block, key);
   }
 }
 
 /** The fields of blocks whose text goes on in deltas: they are named as their type is. */
-const BLOCK_TEXTS: Readonly<Record<string, string>> = { text: 'text', thinking: 'reasoning' };
+const BLOCK_TEXTS = new Map([
+  ['text', 'text'],
+  ['thinking', 'reasoning'],
+]);
 
 /** The deltas that carry text, with its field and the kind of channel. */
 const DELTAS = new Map<unknown, { field: string; kind: string }>([
@@ -66,13 +78,7 @@ const DELTAS = new Map<unknown, { field: string; kind: string }>([
   ['input_json_delta', { field: 'partial_json', kind: 'tool-arguments' }],
 ]);
 
-function readBlockDelta(event: StreamEvent, body: Json): void {
-  const { delta } = body;
-  if (!isJsonObject(delta)) {
-    readUnknown(event, body);
-    return;
-  }
-  const index = indexOf(body);
+function readBlockDelta(event: StreamEvent, delta: Json, index: number): void {
   const known = DELTAS.get(delta.type);
   event.bare = known !== undefined;
   if (known?.kind === 'tool-arguments') event.tools = [{ call: `0/tool-arguments/${index}`, name: undefined }];
@@ -82,9 +88,14 @@ function readBlockDelta(event: StreamEvent, body: Json): void {
     else if (isOpaque(delta, key)) continue;
     else {
       event.bare = false;
-      readUnknownField(event, delta, key, known === undefined ? `0/field/${index}/${String(delta.type)}` : undefined);
+      readUnknownField(event, delta, key, known === undefined ? goingOn(delta, index) : undefined);
     }
   }
+}
+
+/** Where the strings of a delta of an unknown type go on; undefined where it has none. */
+function goingOn({ type }: Json, index: number): string | undefined {
+  return typeof type === 'string' ? `0/field/${index}/${escapePointer(type)}` : undefined;
 }
 
 /** It seals the thoughts before it, so they end here; where a guard changed them, it would be a lie. */
@@ -95,25 +106,23 @@ function readSignature(event: StreamEvent, delta: Json, index: number): void {
   };
 }
 
-function readBlockStop(event: StreamEvent, body: Json): void {
-  const index = indexOf(body);
+function readBlockStop(event: StreamEvent, _inner: Json, index: number): void {
   event.closed = ['text', 'reasoning', 'tool-arguments'].map((kind) => `0/${kind}/${index}`);
 }
 
-function readEnd(event: StreamEvent, { delta, usage }: Json): void {
-  event.usage = readUsage(usage);
-  if (!isJsonObject(delta)) return;
-  const { stop_reason: reason, stop_sequence: _sequence, ...said } = delta;
-  if (typeof reason === 'string') event.finished = ['0'];
-  readUnknown(event, said);
+const END_FIELDS = new Set(['stop_reason', 'stop_sequence']);
+
+function readEnd(event: StreamEvent, delta: Json): void {
+  if (typeof delta.stop_reason === 'string') event.finished = ['0'];
+  readUnknown(event, delta, END_FIELDS);
 }
 
 function readStop(event: StreamEvent): void {
   event.done = true;
 }
 
-function readError(event: StreamEvent, { error }: Json): void {
-  event.error = isJsonObject(error) && typeof error.message === 'string' ? error.message : 'error';
+function readError(event: StreamEvent, { message }: Json): void {
+  event.error = typeof message === 'string' ? message : 'error';
 }
 
 function indexOf({ index }: Json): number {
@@ -130,10 +139,14 @@ export function isOpaque(holder: Json, key: string): boolean {
   return OPAQUE.has(key) || (key === 'data' && holder.type === 'redacted_thinking');
 }
 
-/** Every string of an object, each judged for itself. */
-function readUnknown(event: StreamEvent, holder: Json): void {
-  for (const key of Object.keys(holder)) if (!isOpaque(holder, key)) readUnknownField(event, holder, key);
+/** Every string of an object but those of some fields, each judged for itself. */
+function readUnknown(event: StreamEvent, holder: Json, except: ReadonlySet<string> = NO_FIELDS): void {
+  for (const key of Object.keys(holder)) {
+    if (!isOpaque(holder, key) && !except.has(key)) readUnknownField(event, holder, key);
+  }
 }
+
+const NO_FIELDS: ReadonlySet<string> = new Set();
 
 /** `channel` is where a string of the holder's own goes on from event to event. */
 function readUnknownField(event: StreamEvent, holder: Json, key: string, channel?: string): void {
@@ -166,7 +179,9 @@ export function textEvent(_like: Json, channel: string, text: string): Json {
 
 function deltaOf(kind: string, text: string, type: string, field: string): Json {
   for (const [name, known] of DELTAS) if (known.kind === kind) return { type: name, [known.field]: text };
-  return kind === 'field' ? { type, [unescapePointer(field)]: text } : { type: 'text_delta', text };
+  return kind === 'field'
+    ? { type: unescapePointer(type), [unescapePointer(field)]: text }
+    : { type: 'text_delta', text };
 }
 
 /** A run of events that carry text alone, as the vendor writes them, and the one that ends a stream. */

@@ -55,12 +55,15 @@ function sourceSegments(segments: Segments, path: string, source: Json, place: P
     const at = `${path}/${escapePointer(key)}`;
     const isMedia = (key === 'data' && source.type !== 'text') || key === 'url';
     if (isMedia && typeof value === 'string') {
-      const mediaType = typeof source.media_type === 'string' ? source.media_type : DEFAULT_TYPES[String(place.type)];
+      const mediaType = typeof source.media_type === 'string' ? source.media_type : DEFAULT_TYPES.get(place.type);
       segments.list.push({ id: at, role, channel: 'media', path: at, text: value, mediaType, old: old || undefined });
     } else if (key === 'content') contentSegments(segments, at, value, place);
     else if (!NAMES.has(key)) segments.deep(at, value, role, channel, old);
   }
 }
 
-const DEFAULT_TYPES: Readonly<Record<string, string>> = { image: 'image/*', document: 'application/pdf' };
+const DEFAULT_TYPES = new Map<unknown, string>([
+  ['image', 'image/*'],
+  ['document', 'application/pdf'],
+]);
 const NAMES = new Set(['type', 'media_type', 'file_id']);

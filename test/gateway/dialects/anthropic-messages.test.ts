@@ -848,6 +848,52 @@ describe('the events of a stream', () => {
     ).toEqual([['0/extra', 'E', true]]);
   });
 
+  test('have no string that a guard does not see and cannot change, wherever it stands', () => {
+    const key = fc.constantFrom(
+      'text',
+      'delta',
+      'content_block',
+      'message',
+      'stop_reason',
+      'input',
+      'content',
+      'note',
+      'citation',
+      'toString',
+    );
+    const word = fc.constantFrom('text_delta', 'tool_use', 'thinking', 5, null, { toString: 1 });
+    const { tree } = fc.letrec((tie) => ({
+      tree: fc.oneof(
+        { depthSize: 'small' },
+        word,
+        fc.constant('SECRET'),
+        fc.array(tie('tree'), { maxLength: 2 }),
+        fc.dictionary(fc.oneof(key, fc.constant('type')), tie('tree'), { maxKeys: 5 }),
+      ),
+    })) as { tree: fc.Arbitrary<unknown> };
+    const types = [
+      'message_start',
+      'content_block_start',
+      'content_block_delta',
+      'content_block_stop',
+      'message_delta',
+      'ping',
+      'new',
+    ];
+    fc.assert(
+      fc.property(fc.constantFrom(...types), fc.dictionary(key, tree, { maxKeys: 4 }), (type, body) => {
+        const read = event({ ...body, type });
+        for (const part of read.parts) part.set('***');
+        // Why an answer ended and what something is are words of the protocol's.
+        const shown = JSON.stringify(read.body, (name, value) =>
+          ['type', 'stop_reason'].includes(name) ? undefined : value,
+        );
+        expect(shown).not.toContain('SECRET');
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
   test('tell tools, ends, usage and errors', () => {
     const block = { type: 'tool_use', id: 'x', name: 'f', input: {} };
     expect(event({ type: 'content_block_start', index: 2, content_block: block }).tools).toEqual([
