@@ -382,9 +382,9 @@ describe('a whole answer', () => {
           id: 'rs_01abc_0',
           type: 'reasoning',
           summary: [{ type: 'summary_text', text: 'Hm.' }],
-          encrypted_content: 'EqQB',
+          encrypted_content: 'signature.EqQB',
         },
-        { id: 'rs_01abc_1', type: 'reasoning', summary: [], encrypted_content: 'EmwK' },
+        { id: 'rs_01abc_1', type: 'reasoning', summary: [], encrypted_content: 'redacted.EmwK' },
         { id: 'rs_01abc_2', type: 'reasoning', summary: [], encrypted_content: 'signature.EqQC' },
         {
           id: 'msg_01abc_3',
@@ -529,9 +529,9 @@ describe('a streamed answer', () => {
     ]);
     const { output } = ended(stream);
     expect(output).toMatchObject([
-      { type: 'reasoning', summary: [{ text: 'Hm.' }], encrypted_content: 'EqQB' },
+      { type: 'reasoning', summary: [{ text: 'Hm.' }], encrypted_content: 'signature.EqQB' },
       { type: 'reasoning', summary: [{ text: 'Well.' }] },
-      { type: 'reasoning', summary: [], encrypted_content: 'EmwK' },
+      { type: 'reasoning', summary: [], encrypted_content: 'redacted.EmwK' },
       { type: 'reasoning', summary: [], encrypted_content: 'signature.EqQC' },
       { type: 'reasoning', summary: [], encrypted_content: 'call.CiQB' },
       { type: 'function_call', call_id: 'c1', arguments: '{}' },
@@ -684,7 +684,12 @@ describe('the segments of a request', () => {
 
 describe('the segments of an answer', () => {
   const output = [
-    { id: 'rs_1', type: 'reasoning', summary: [{ type: 'summary_text', text: 'Hm.' }], encrypted_content: 'EqQB' },
+    {
+      id: 'rs_1',
+      type: 'reasoning',
+      summary: [{ type: 'summary_text', text: 'Hm.' }],
+      encrypted_content: 'signature.EqQB',
+    },
     { id: 'rs_2', type: 'reasoning', summary: [], content: [{ type: 'reasoning_text', text: 'Well.' }] },
     {
       id: 'msg_1',
@@ -803,8 +808,23 @@ describe('the events of a stream', () => {
     expect(repeated).toBeGreaterThanOrEqual(3);
   });
 
+  test('may begin an item or a part with text', () => {
+    const channels = (body: Json) => event(body).parts.map(({ channel, text }) => `${channel}: ${text}`);
+    const [part, item] = [
+      { type: 'output_text', text: 'One' },
+      { ...CALL, id: 'fc_1' },
+    ];
+    expect(channels({ type: 'response.content_part.added', ...place, part })).toEqual(['0/text/2/1: One']);
+    expect(channels({ type: 'response.output_item.added', output_index: 2, item })).toEqual(['0/tool-arguments/2: {}']);
+    const summary = { type: 'summary_text', text: 'Hm.' };
+    const thought = { type: 'response.reasoning_summary_part.added', output_index: 2, summary_index: 3, part: summary };
+    expect(channels(thought)).toEqual(['0/reasoning/2/summary/3: Hm.']);
+  });
+
   test('close what they end', () => {
     expect(event({ type: 'response.output_text.done', ...place, text: 'One' }).closed).toEqual(['0/text/2/1']);
+    const part = { type: 'output_text', text: 'One' };
+    expect(event({ type: 'response.content_part.done', ...place, part }).closed).toEqual(['0/text/2/1']);
     const item = { type: 'function_call', call_id: 'c1', name: 'clock', arguments: '{}' };
     expect(event({ type: 'response.output_item.done', output_index: 2, item }).closed).toEqual(['0/tool-arguments/2']);
     const end = event({ type: 'response.completed', response: { output: [], usage: { input_tokens: 1 }, model: 'm' } });
@@ -867,7 +887,8 @@ describe('the events of a stream', () => {
     expect(read.body).toEqual({ type: body.type, ...place, delta: 'Two', logprobs: [] });
     expect(event({ ...body, delta: '' })).toMatchObject({ isTrimmed: true, body: { logprobs: [] } });
     const copied = event({ type: 'response.completed', response: { output: [], output_text: 'One' } });
-    expect(copied).toMatchObject({ isTrimmed: true, body: { response: { output: [] } } });
+    expect(copied.isTrimmed).toBe(true);
+    expect(copied.body?.response).toEqual({ output: [] });
   });
 
   test('are told from those that must be read by a look at them', () => {

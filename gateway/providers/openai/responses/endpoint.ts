@@ -1,6 +1,7 @@
 /** OpenAI's Responses as an endpoint: `POST /v1/responses`. */
 import { z } from 'zod';
 import type { Json } from '../../../dialects/dialect.ts';
+import { isForeign } from '../../../dialects/openai-responses/seals.ts';
 import { invalid, objectsOf } from '../../../hub/fields.ts';
 import type { ChatEndpoint } from '../../provider.ts';
 import { readResponse } from './reply.ts';
@@ -18,7 +19,7 @@ export const responsesSettings = {
     .enum(['refuse', 'allow'])
     .default('refuse')
     .describe(
-      'Whether clients may refer to what is stored in the account (`previous_response_id`, `conversation`, items by id). Whoever knows an id can read what it stands for, whoever asked for it.',
+      'Whether clients may refer to what is stored in the account (`previous_response_id`, `conversation`, items by id, `background`). Whoever knows an id can read what it stands for, whoever asked for it.',
     ),
 };
 
@@ -39,6 +40,8 @@ export function responsesEndpoint(
     openReader: () => openReader(name),
     prefill: 'no',
     ...(storedResponses === 'refuse' && { check: refuseStored }),
+    adapt: dropForeign,
+    fits: ({ input }) => !objectsOf(input).some(isForeign),
   };
 }
 
@@ -47,10 +50,18 @@ export function preferred(api: Settings['api'], chat: ChatEndpoint, responses: C
   return api === 'responses' ? [responses, chat] : [chat, responses];
 }
 
+/** Thoughts of another vendor, which answered in this conversation before: OpenAI refuses their seals, and misses their ids. */
+function dropForeign(body: Json): void {
+  if (Array.isArray(body.input)) body.input = body.input.filter((item) => !objectsOf([item]).some(isForeign));
+}
+
 /** The account is the gateway's, so what is stored in it may be any client's. */
 function refuseStored(body: Json): void {
   for (const field of ['previous_response_id', 'conversation']) {
     if ((body[field] ?? undefined) !== undefined) throw stored(field);
+  }
+  if (body.background === true) {
+    throw invalid('background', 'asks the provider to keep its answer until it is fetched, which nobody may do here');
   }
   if (!Array.isArray(body.input)) return;
   const referring = body.input.findIndex((item) => objectsOf([item]).some(isReference));
