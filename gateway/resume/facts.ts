@@ -20,7 +20,7 @@ export function factsOf(life: Life, head: string[], body: Buffer): StreamFacts {
 /** What of a head holds for its rest as well; the rest is told of each request anew, or once only. */
 function keptHead(head: string[]): string[] {
   return pairs(head)
-    .filter(([name]) => !/^(?:x-request-id|x-wardgate-trace|set-cookie|vary|access-control-.*)$/.test(name))
+    .filter(([name]) => !/^(?:x-wardgate-trace|set-cookie|vary|access-control-.*)$/.test(name))
     .flat();
 }
 

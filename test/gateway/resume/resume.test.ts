@@ -315,6 +315,23 @@ describe('bounds', () => {
     expect(await rest.text()).toBe(numbered(stream, [dataOf(END), DONE], 21).toString());
   });
 
+  test('what a client was handed before it left makes room for what comes after', async () => {
+    await using rig = await startRig({ size: '64KiB' });
+    const gate = new Gate();
+    const events = [...Array.from({ length: 10 }, () => says(LONG)), gate, says(LONG), says(LONG), END];
+    rig.upstream.next({ stream: { events } });
+    const begun = await ask(rig);
+    const stream = streamOf(begun);
+    await readUntil(begun, `id: ${stream}-10\n`);
+    begun.connection.destroy();
+    await soon(() => rig.gateway.gateway.streams.find(stream)?.isAttached).toBe(false);
+    gate.open();
+    await (await rig.upstream.arrived()).closed;
+    const rest = await askRest(rig, `${stream}-10`);
+    const expected = numbered(stream, [dataOf(says(LONG)), dataOf(says(LONG)), dataOf(END), DONE], 11);
+    expect((await rest.bytes()).equals(expected)).toBe(true);
+  });
+
   test('complete answers make room for new ones; when all are being written, a new one is not kept', async () => {
     await using rig = await startRig({ streams: 1 });
     const first = await finished(rig);
