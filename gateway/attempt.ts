@@ -27,10 +27,22 @@ export interface Outgoing {
   paidTokens: number | undefined;
   /** Whether whole answers are looked into, so that they have to be parsed. */
   isRead: boolean;
+  /** What the client has of the answer already, from a gateway that has vanished. */
+  begun?: Begun;
+}
+
+/** The beginning of an answer. */
+export interface Begun {
+  /** Its events, in the client's dialect. */
+  events: Buffer;
+  /** Its text as a provider may read it: with the masks that its prompt has. */
+  text: string;
 }
 
 /** How a target is asked. */
 export interface Manner {
+  /** How long it may take until its answer begins, or is whole, in milliseconds; undefined: as long as the provider may. */
+  timeoutMs: number | undefined;
   /** What it goes on from. */
   join?: Join;
   /** Whether a stream has begun only when it has said something: until then another target can take its place. */
@@ -44,7 +56,7 @@ export interface Join {
 }
 
 /** What came of a try. */
-export type Answer = WholeAnswer | StreamedAnswer;
+export type Answer = WholeAnswer | BegunStream;
 
 interface Answered {
   /** Head of the provider's answer. */
@@ -61,13 +73,19 @@ export interface WholeAnswer extends Answered {
   facts: ReplyFacts;
 }
 
-export interface StreamedAnswer extends Answered {
+/** A provider's stream that has begun to speak. */
+export interface BegunStream extends Answered {
   kind: 'stream';
   endpoint: ChatEndpoint;
   /** Whether the bytes are the client's dialect already. */
   isNative: boolean;
+}
+
+/** A stream in the client's dialect. */
+export interface StreamedAnswer extends Answered {
+  kind: 'stream';
   /** To be called when the stream is over, however it ended. */
-  ended?(): void;
+  ended(): void;
 }
 
 /** A try under way. `answer` settles once there is a whole answer, or a stream has begun to speak. */
@@ -79,7 +97,7 @@ export interface Attempt {
 /** Asks a target. */
 export function attempt(life: Life, target: RoutedTarget, outgoing: Outgoing, manner: Manner): Attempt {
   const stop = new Stop();
-  const { attempt: timeoutMs } = target.timeouts;
+  const { timeoutMs } = manner;
   const timer = timeoutMs === undefined ? undefined : setTimeout(() => stop.now(late(target.provider.name)), timeoutMs);
   const answer = Promise.race([tried(life, target, outgoing, { ...manner, stop }), stop.stopped]).finally(() =>
     clearTimeout(timer),
@@ -256,7 +274,7 @@ function nativeBody(
   const renamed = dialect.rename === undefined || facts.model === request.model ? undefined : facts.model;
   const most = outputLimit(request, paidTokens);
   const isRewritten = rewritten !== undefined && rewritten.size > 0;
-  const isFit = request.amend === undefined && endpoint.adapt === undefined;
+  const isFit = request.amend === undefined && (endpoint.adapt === undefined || endpoint.fits?.(request.body) === true);
   const isPlain = renamed === undefined && !isRewritten && most === undefined && isFit;
   if (isPlain && !asksUsage) return bytes;
   if (isPlain && request.body.stream_options === undefined) return withUsageOption(bytes);

@@ -64,6 +64,15 @@ export async function serve(exchange: Exchange, gateway: Gateway): Promise<void>
   }
 }
 
+/** An answer that another gateway began, and of which the client has everything up to here. */
+export interface Taken {
+  /** The request's body. */
+  body: Buffer;
+  /** The events so far, in the client's dialect, and their text. */
+  events: Buffer;
+  text: string;
+}
+
 async function live(life: Life, call: PathFacts | undefined, listing: Listing | undefined): Promise<void> {
   const { exchange, route, record, path } = life;
   if (exchange.method === 'OPTIONS') return answerCors(exchange, route, record);
@@ -125,11 +134,16 @@ function stranger({ exchange }: Life, { challenges, login }: hooks.Acquaintance)
   );
 }
 
-async function ask(life: Life, path: PathFacts): Promise<void> {
+/**
+ * Asks a model.
+ *
+ * @param taken an answer that another gateway has begun and this one goes on with
+ */
+export async function ask(life: Life, path: PathFacts, taken?: Taken): Promise<void> {
   const { snapshot, route, record, dialect } = life;
 
   // 2. The body, read once.
-  const bytes = await readBody(life);
+  const bytes = taken?.body ?? (await readBody(life));
   const read = readJson(bytes, snapshot.config.limits);
   const request = dialect.readRequest(read.body, path);
 
@@ -153,7 +167,7 @@ async function ask(life: Life, path: PathFacts): Promise<void> {
   const guarded =
     route.hooks.request === null
       ? undefined
-      : await hooks.guardText(route.hooks.request, 'request', dialect.requestSegments(request.body), record);
+      : await hooks.guardText(route.hooks.request, 'request', readSegments(dialect, request.body, taken), record);
   const restorer =
     guarded !== undefined && guarded.placeholders.length > 0 ? new Restorer(guarded.placeholders) : undefined;
 
@@ -167,13 +181,25 @@ async function ask(life: Life, path: PathFacts): Promise<void> {
   const paidTokens = record.outputTokens;
   record.isOutputLimited = outputLimit(request, paidTokens) !== undefined;
   const isRead = isAnswerRead(life, restorer);
-  const outgoing = { request, read, bytes, rewritten: guarded?.rewritten, paidTokens, isRead };
+  const begun = taken && { events: taken.events, text: guarded?.rewritten.get(BEGUN) ?? taken.text };
+  guarded?.rewritten.delete(BEGUN);
+  const outgoing = { request, read, bytes, rewritten: guarded?.rewritten, paidTokens, isRead, begun };
   // A streamed answer may outlive its client.
-  const kept = request.stream ? resumable(life, bytes) : life;
+  const kept = request.stream && taken === undefined ? resumable(life, bytes) : life;
   const answer = await callTargets(kept, model, outgoing);
   if (answer.kind === 'whole') await answerWhole(kept, answer, restorer);
-  else await relay(kept, answer, request, restorer);
+  else await relay(kept, answer, { request, restorer, begun: taken?.events });
   if (kept.exchange.gone) record.outcome = 'aborted';
+}
+
+/** The place of an answer's beginning among the segments of its prompt. */
+const BEGUN = '#begun';
+
+/** All that the next model will read: the prompt, and what of its answer the client has already. */
+function readSegments(dialect: Dialect, body: Json, taken: Taken | undefined): Segment[] {
+  const segments = dialect.requestSegments(body);
+  if (taken === undefined || taken.text === '') return segments;
+  return [...segments, { id: BEGUN, path: BEGUN, role: 'assistant', channel: 'text', text: taken.text }];
 }
 
 /** Whether anybody looks into the answer: a guard, an authorizer of tools, a mask to be undone, a grant to be kept. */
@@ -282,12 +308,14 @@ async function guardWhole(
 
 // --- A streamed answer ----------------------------------------------------------------------------------------------
 
-async function relay(
-  life: Life,
-  answer: StreamedAnswer,
-  request: ModelRequest,
-  restorer: Restorer | undefined,
-): Promise<void> {
+/** What a stream is to be passed on with. */
+interface Passage {
+  request: ModelRequest;
+  restorer: Restorer | undefined;
+  begun: Buffer | undefined;
+}
+
+async function relay(life: Life, answer: StreamedAnswer, { request, restorer, begun }: Passage): Promise<void> {
   const { exchange, gateway, route, record } = life;
   const context: RelayContext = {
     exchange,
@@ -296,6 +324,7 @@ async function relay(
     record,
     wantsUsage: request.wantsUsage,
     choices: request.choices,
+    begun,
     open() {
       record.status = 200;
       exchange.open(200, replyHead(life, answer, true));
@@ -311,7 +340,7 @@ async function relay(
     await (isRead ? new Guarded(context, guards) : new PassThrough(context)).start().ended;
   } finally {
     gateway.metrics.openStreams.value -= 1;
-    answer.ended?.();
+    answer.ended();
   }
 }
 

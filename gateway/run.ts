@@ -15,6 +15,7 @@ import { Routing } from './routing/routing.ts';
 import { makeServer } from './server.ts';
 import { Connections, type Snapshot } from './snapshot.ts';
 import { cutStreams, watchStreams } from './stream/relay.ts';
+import { takeOver } from './take-over.ts';
 import type { AccessLog } from './telemetry/log.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { Upstream } from './upstream.ts';
@@ -72,6 +73,7 @@ export async function run(options: RunOptions): Promise<RunningGateway> {
   );
   const { openStreams } = options;
   if (addresses.length > 0 && openStreams) gateway.streams.openStore = () => openStreams(addresses);
+  gateway.streams.takeOver = takeOver;
   const drain = { isOn: false };
   const { limits } = loaded.config;
   const app = makeServer(gateway, { maxHeaderSize: limits.headers, requestTimeout: limits.bodyTime }, () => drain.isOn);

@@ -3,7 +3,18 @@
  * strategy until one has begun to answer; what may be a provider's passing fault moves on to the next, what is the
  * client's own mistake does not. A stream that breaks later is gone on with by the same rules.
  */
-import { type Answer, type Attempt, attempt, type Join, type Outgoing, type StreamedAnswer } from './attempt.ts';
+import {
+  type Answer,
+  type Attempt,
+  attempt,
+  type Begun,
+  type BegunStream,
+  type Join,
+  type Outgoing,
+  type StreamedAnswer,
+  type WholeAnswer,
+} from './attempt.ts';
+import type { ChatDialect } from './dialects/dialect.ts';
 import { asGatewayError, GatewayError } from './errors.ts';
 import type { Life } from './life.ts';
 import type { StreamReader } from './providers/provider.ts';
@@ -15,12 +26,18 @@ import {
   plan,
   type RoutedTarget,
 } from './routing/router.ts';
-import { HubStream, type Leg } from './stream/hub-stream.ts';
+import { HubStream, type HubStreamOptions, type Leg } from './stream/hub-stream.ts';
+import { Recorded } from './stream/recorded.ts';
+import { BROKEN } from './stream/relay.ts';
 import type { Said } from './stream/said.ts';
 import { GONE, type UpstreamReply } from './upstream.ts';
 
 /** Asks the model's targets for an answer: whole, or a stream in the client's dialect that has begun to speak. */
-export async function callTargets(life: Life, model: CompiledModel, outgoing: Outgoing): Promise<Answer> {
+export async function callTargets(
+  life: Life,
+  model: CompiledModel,
+  outgoing: Outgoing,
+): Promise<WholeAnswer | StreamedAnswer> {
   const calls = new Calls(life, model, outgoing);
   life.exchange.onGone(() => calls.abandon());
   return calls.answer();
@@ -59,9 +76,15 @@ class Calls {
     for (const one of this.open) one.abort();
   }
 
-  async answer(): Promise<Answer> {
+  async answer(): Promise<WholeAnswer | StreamedAnswer> {
+    const { begun } = this.outgoing;
+    if (begun !== undefined) return this.streamed(this.takenOver(begun), []);
     const answer = await this.inTurn((next) => this.hedged(next));
-    return answer.kind === 'whole' ? answer : { ...answer, reply: this.stream(answer), ended: () => this.ended() };
+    return answer.kind === 'whole' ? answer : this.streamed(this.stream(answer), answer.leftOut);
+  }
+
+  private streamed(reply: UpstreamReply, leftOut: string[]): StreamedAnswer {
+    return { kind: 'stream', reply, leftOut, ended: () => this.ended() };
   }
 
   /** A stream is over: what became of it is the last target's. */
@@ -135,10 +158,10 @@ class Calls {
   }
 
   /** Begins a try, and tells the plan what becomes of it. */
-  private start({ target }: Next, join?: Join): Attempt {
+  private start({ target, timeoutMs }: Next, join?: Join): Attempt {
     const { life } = this;
     const startedAt = performance.now();
-    const begun = attempt(life, target, this.outgoing, { join, wantsContent: this.wantsContent(target) });
+    const begun = attempt(life, target, this.outgoing, { join, wantsContent: this.wantsContent(target), timeoutMs });
     this.open.add(begun);
     life.record.attempts += 1;
     const answer = begun.answer.then(
@@ -190,25 +213,46 @@ class Calls {
   // --- Streams ---
 
   /** The answer's stream in the client's dialect; its bytes as they are where nothing has to be done with them. */
-  private stream(answer: StreamedAnswer): UpstreamReply {
-    const { life, model, outgoing } = this;
-    const { dialect } = life;
+  private stream(answer: BegunStream): UpstreamReply {
+    const { dialect } = this.life;
     const target = this.current!;
-    const canRescue = model.policy.rescue !== 'off' && outgoing.request.choices === 1;
-    const isPlain = answer.isNative && !canRescue && target.timeouts.stall === undefined;
+    const isPlain = answer.isNative && !this.canRescue && target.timeouts.stall === undefined;
     if (dialect.operation !== 'chat' || isPlain) return answer.reply;
-    return new HubStream(this.leg(answer, target), {
+    return new HubStream(this.leg(answer, target), this.streamOptions(dialect));
+  }
+
+  private get canRescue(): boolean {
+    return this.model.policy.rescue !== 'off' && this.outgoing.request.choices === 1;
+  }
+
+  private streamOptions(dialect: ChatDialect): HubStreamOptions {
+    const { life, outgoing } = this;
+    return {
       dialect,
       model: life.record.facts.model ?? '',
-      rescue: canRescue
+      rescue: this.canRescue
         ? { next: (said, failure) => this.goOn(said, failure), estimate: (said) => this.estimate(said) }
         : undefined,
       wantsJson: () => dialect.toHub(outgoing.request.body).format !== undefined,
       maxSaid: life.snapshot.config.limits.reply,
-    });
+    };
   }
 
-  private leg({ reply, endpoint, isNative }: StreamedAnswer, target: RoutedTarget, joins?: Join['mode']): Leg {
+  /** A stream whose first part another gateway has passed on. */
+  private takenOver(begun: Begun): UpstreamReply {
+    const { dialect } = this.life;
+    if (dialect.operation !== 'chat' || !this.canRescue) throw new GatewayError('stream_broken', BROKEN);
+    const first: Leg = {
+      reply: new Recorded(begun.events),
+      reader: dialect.openReader(),
+      passes: true,
+      stallMs: undefined,
+      onBroken: () => {},
+    };
+    return new HubStream(first, { ...this.streamOptions(dialect), begunWith: begun.text });
+  }
+
+  private leg({ reply, endpoint, isNative }: BegunStream, target: RoutedTarget, joins?: Join['mode']): Leg {
     const reader: StreamReader = endpoint.openReader();
     return {
       reply,

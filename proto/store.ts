@@ -75,7 +75,10 @@ export interface StreamReader {
 }
 
 export interface StreamStore {
-  /** Answers false when the store has lost the stream; there is no use in going on. */
+  /**
+   * Answers false when the store has lost the stream; there is no use in going on. Changes of one stream may be told before
+   * the one before was answered; one that would leave a hole rejects.
+   */
   write(stream: string, change: StreamChange): Promise<boolean>;
   /** Keeps a silent stream for `keepMs` more milliseconds. */
   touch(stream: string, keepMs: number): Promise<void>;

@@ -5,6 +5,7 @@ import type { Segment, Usage } from '../../proto/contract.ts';
 import type { ErrorShape } from '../errors.ts';
 import type { EmbeddingsReply, HubEvent, HubReply, TokenCount } from '../hub/reply.ts';
 import type { EmbeddingsRequest, HubRequest } from '../hub/request.ts';
+import type { StreamReader } from '../providers/provider.ts';
 
 /** A JSON object that came from outside. */
 export type Json = Record<string, unknown>;
@@ -184,6 +185,8 @@ export interface ChatDialect extends Face {
   toHub(body: Json): HubRequest;
   /** Writes a whole answer. `model` is the name that the client asked for. */
   fromHub(reply: HubReply, model: string): Json;
+  /** Opens a reader of a stream in this dialect. */
+  openReader(): StreamReader;
   /** Opens the writer of one streamed answer. */
   openWriter(options: WriterOptions): StreamWriter;
   /** The events that end a stream whose quota is used up; `like` is any event of it. */

@@ -82,9 +82,21 @@ export class Following {
     return true;
   }
 
-  private look(takes: boolean): Promise<StreamPiece> {
+  /** All events of the stream, from its first on. */
+  private async all(): Promise<Buffer | undefined> {
+    const events: string[] = [];
+    for (;;) {
+      const piece = await this.look(false, events.length);
+      if (piece.oldest > 1 || piece.state === 'taken' || piece.state === 'unknown') return undefined;
+      events.push(...piece.events);
+      if (events.length >= piece.newest) return Buffer.from(events.join(''), 'latin1');
+      if (piece.events.length === 0) return undefined;
+    }
+  }
+
+  private look(takes: boolean, after = this.after): Promise<StreamPiece> {
     const { wanted, found } = this.followed;
-    const { reader, after } = this;
+    const { reader } = this;
     return this.store.read(wanted.stream, { writer: found.writer, reader, after, takes });
   }
 
@@ -119,7 +131,7 @@ export class Following {
     const { facts } = followed.found;
     const { takeOver } = life.gateway.streams;
     const isSame = facts.fingerprint === fingerprintOf(body);
-    const orphan = { stream: wanted.stream, facts, last: after, body };
+    const orphan = { stream: wanted.stream, facts, last: after, body, events: () => this.all() };
     if (isSame && takeOver !== undefined && (await takeOver(life, orphan))) return;
     this.fail('stream_broken', BROKEN);
   }

@@ -74,9 +74,10 @@ export class KeptStream {
   write(written: Numbered): boolean {
     if (this.state !== 'open') return true;
     this.log.append(written.events);
+    // Told first: a client that has more than the store knows could not go on elsewhere when this process dies.
+    this.copy?.wake();
     this.follower?.take(written);
     this.tidy();
-    this.copy?.wake();
     return !this.isCongested;
   }
 

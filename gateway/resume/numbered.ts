@@ -18,11 +18,13 @@ export class Numberer {
   private readonly stream: string;
   /** As latin1, one character is one byte: what is not UTF-8 goes out as it came, too. */
   private readonly reader = new FrameReader('latin1');
-  private number = 0;
+  private number: number;
   private isFirst = true;
 
-  constructor(stream: string) {
+  /** @param number of the last event that was written before */
+  constructor(stream: string, number = 0) {
     this.stream = stream;
+    this.number = number;
   }
 
   /** Takes whole events. What is no whole event waits for the rest of it. */

@@ -11,6 +11,8 @@ const BEAT_MS = 1_000;
 const RETRY_MS = 500;
 /** What the store is told at a time, in bytes. */
 const BATCH = 262_144;
+/** How many changes of a stream the store may be told of before it has answered. */
+const MOST_UNANSWERED = 16;
 /** How long a stop waits for the store, in milliseconds. */
 const LAST_WORDS_MS = 2_000;
 
@@ -58,11 +60,14 @@ class SharedCopy implements Copy {
   private readonly settle = Promise.withResolvers<void>();
   /** Settles when the store knows all, or never will. */
   readonly done: Promise<void> = this.settle.promise;
-  /** The number of the last event that the store knows. */
+  /** The number of the last event that the store knows, and of the last that it was told. */
   private stored = 0;
+  private told = 0;
+  private unanswered = 0;
   private isKnown = false;
+  private isBegun = false;
   private isClaimed = false;
-  private isBusy = false;
+  private hasToldEnd = false;
   private isDone = false;
   private toldAt = 0;
   private retry: NodeJS.Timeout | undefined;
@@ -74,17 +79,11 @@ class SharedCopy implements Copy {
   }
 
   wake(): void {
-    if (this.isBusy || this.isDone || this.retry !== undefined) return;
-    this.isBusy = true;
-    void this.tell().then(
-      () => {
-        this.isBusy = false;
-      },
-      () => {
-        this.isBusy = false;
-        this.later();
-      },
-    );
+    while (this.unanswered < MOST_UNANSWERED && !this.isDone && this.retry === undefined && this.hasNews) {
+      // What was let go of here before the store was told of it is missing there: a hole helps nobody.
+      if (this.told + 1 < this.stream.log.first) this.giveUp();
+      else this.tell();
+    }
   }
 
   claim(): void {
@@ -113,42 +112,64 @@ class SharedCopy implements Copy {
     return this.stream.isOpen ? window + grace : window;
   }
 
-  private async tell(): Promise<void> {
+  private tell(): void {
     const { stream, store } = this;
     const { log } = stream;
-    while (!this.isDone && this.hasNews) {
-      // What was let go of here before the store was told of it is missing there: a hole helps nobody.
-      if (this.stored + 1 < log.first) return this.giveUp();
-      const events = log.read(this.stored + 1, BATCH);
-      const last = this.stored + events.length;
-      const hasEnded = log.hasEnded && last === log.last;
-      const claims = this.isClaimed;
-      const isKept = await store.write(stream.id, {
-        facts: this.isKnown ? undefined : stream.facts,
-        first: this.stored + 1,
-        events: events.map((event) => event.toString('latin1')),
-        oldest: log.first,
-        hasEnded,
-        claims,
-        keepMs: this.keepMs,
-      });
-      if (!isKept) return this.over();
-      this.toldAt = performance.now();
-      if (claims) this.isClaimed = false;
-      this.isKnown = true;
-      this.stored = last;
-      if (hasEnded) this.over();
+    const events = log.read(this.told + 1, BATCH);
+    const last = this.told + events.length;
+    const hasEnded = log.hasEnded && last === log.last;
+    const claims = this.isClaimed;
+    const change = {
+      facts: this.isKnown ? undefined : stream.facts,
+      first: this.told + 1,
+      events: events.map((event) => event.toString('latin1')),
+      oldest: log.first,
+      hasEnded,
+      claims,
+      keepMs: this.keepMs,
+    };
+    this.told = last;
+    this.isBegun = true;
+    this.isClaimed = false;
+    this.hasToldEnd = hasEnded;
+    this.unanswered += 1;
+    store.write(stream.id, change).then(
+      (isKept) => this.answered(isKept, last, hasEnded),
+      () => this.failed(claims),
+    );
+  }
+
+  private answered(isKept: boolean, last: number, hasEnded: boolean): void {
+    this.unanswered -= 1;
+    if (!isKept || hasEnded) {
+      this.over();
+      return;
     }
+    this.toldAt = performance.now();
+    this.isKnown = true;
+    this.stored = Math.max(this.stored, last);
+    this.wake();
+  }
+
+  /** All that has not been answered is told again: the store passes over what it knows. */
+  private failed(claims: boolean): void {
+    this.unanswered -= 1;
+    this.told = this.stored;
+    this.hasToldEnd = false;
+    this.isClaimed ||= claims;
+    this.later();
   }
 
   private get hasNews(): boolean {
-    return !this.isKnown || this.isClaimed || this.stored < this.stream.log.last || this.stream.log.hasEnded;
+    const { log } = this.stream;
+    return !this.isBegun || this.isClaimed || this.told < log.last || (log.hasEnded && !this.hasToldEnd);
   }
 
   private later(): void {
-    if (this.isDone) return;
+    if (this.isDone || this.retry !== undefined) return;
     this.retry = setTimeout(() => {
       this.retry = undefined;
+      this.isBegun = this.isKnown;
       this.wake();
     }, RETRY_MS).unref();
   }

@@ -14,8 +14,10 @@ export interface Orphan {
   facts: StreamFacts;
   /** The number of the last event that is kept; the client has been handed all up to it. */
   last: number;
-  /** The body of the request that asks. */
+  /** The body of the request that asks: the one that began the stream. */
   body: Buffer;
+  /** The stream's events from its first to its last; undefined where not all of them are kept any more. */
+  events(): Promise<Buffer | undefined>;
 }
 
 export class Streams {

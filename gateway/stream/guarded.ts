@@ -57,6 +57,16 @@ export class Guarded extends Relay {
   constructor(context: RelayContext, guards: GuardContext) {
     super(context);
     this.guards = guards;
+    if (context.begun !== undefined && context.dialect.repeatsText) this.remember(context.begun);
+  }
+
+  /** What was said before this gateway went on with the answer counts where the dialect says it again. */
+  private remember(begun: Buffer): void {
+    for (const frame of new FrameReader().push(begun)) {
+      const data = frameData(frame);
+      const parts = data === undefined ? [] : this.context.dialect.readEvent(data).parts;
+      for (const { channel, text } of parts) this.said.set(channel, this.saidOn(channel) + text);
+    }
   }
 
   protected pass(bytes: Buffer): void {

@@ -47,6 +47,11 @@ export interface HubStreamOptions {
   wantsJson(): boolean;
   /** Longest text that is kept to join at, in UTF-16 units. */
   maxSaid: number;
+  /**
+   * The first part was passed on before, by a gateway that has vanished: it is read and not sent. This is its text as
+   * providers may read it, with the masks that the client was spared.
+   */
+  begunWith?: string;
 }
 
 export class HubStream implements UpstreamReply {
@@ -152,6 +157,11 @@ export class HubStream implements UpstreamReply {
   private passOn(bytes: Buffer): void {
     const events = this.leg.reader.push(bytes);
     const failed = events.findIndex(({ type }) => type === 'error');
+    if (this.isRecorded) {
+      for (const event of events) this.note(event);
+      this.said.reword(this.options.begunWith!);
+      return;
+    }
     if (failed < 0) {
       for (const event of events) this.note(event);
       this.listener?.data(bytes);
@@ -167,6 +177,10 @@ export class HubStream implements UpstreamReply {
     const frames = new FrameReader().push(bytes);
     const failed = frames.findIndex((frame) => reportsError(this.options.dialect, frame));
     return Buffer.from(frames.slice(0, failed < 0 ? undefined : failed).join(''));
+  }
+
+  private get isRecorded(): boolean {
+    return this.options.begunWith !== undefined && !this.isJoined;
   }
 
   private note(event: HubEvent): void {

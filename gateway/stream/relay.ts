@@ -21,6 +21,8 @@ export interface RelayContext {
   wantsUsage: boolean;
   /** How many answers were asked for: the stream is finished when each is. */
   choices: number;
+  /** What the client has of the answer already, from a gateway that has vanished. */
+  begun?: Buffer;
   /** Commits: sends the head of the answer. */
   open(): void;
 }

@@ -63,6 +63,11 @@ export class Said {
     }
   }
 
+  /** The same text in other words: what a provider may read of it, and will say again. */
+  reword(text: string): void {
+    this.text = text;
+  }
+
   /** Takes down what goes out. */
   note(event: HubEvent): void {
     if ('choice' in event && event.type !== 'finish') this.begun.add(event.choice);

@@ -36,6 +36,7 @@ const WRITE = new Script(`
 if ARGV[1] ~= '' then redis.call('HSETNX', KEYS[1], 'facts', ARGV[1]) redis.call('HSET', KEYS[1], 'replica', ARGV[2])
 elseif redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+if #ARGV > 8 and tonumber(ARGV[8]) > last + 1 then return -1 end
 for i = 9, #ARGV do
   local number = tonumber(ARGV[8]) + i - 9
   if number > last then
@@ -131,7 +132,10 @@ class RedisStreams implements StreamStore {
       String(first),
     ];
     const keys = [...this.#keysOf(stream), this.#lease(this.#replica), this.#readers(this.#replica)];
-    return (await this.#link.run(WRITE, keys, [...settings, ...events])) === 1;
+    const answer = await this.#link.run(WRITE, keys, [...settings, ...events]);
+    // What came before did not arrive: it is told again, with this.
+    if (answer === -1) throw new Error('events of the stream are missing');
+    return answer === 1;
   }
 
   async touch(stream: string, keepMs: number): Promise<void> {

@@ -5,6 +5,7 @@
 import type { Role, Segment } from '../../../proto/contract.ts';
 import { badAnswer, invalid } from '../../hub/fields.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
+import { MessagesReader } from '../../providers/anthropic/stream.ts';
 import type { ChatDialect, Json, ListedModel, ModelRequest, ReplyFacts, ToolCall } from '../dialect.ts';
 import { Segments, writePointer } from '../segments.ts';
 import { errorBody, errorFrame } from './error.ts';
@@ -36,6 +37,7 @@ export const anthropicMessages: ChatDialect = {
   markLimited,
   toHub,
   fromHub,
+  openReader: () => new MessagesReader('gateway'),
   openWriter,
   cutShort,
   readEvent,

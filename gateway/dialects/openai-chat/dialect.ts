@@ -6,6 +6,7 @@
 import type { Channel, Role, Segment, Usage } from '../../../proto/contract.ts';
 import { type ErrorShape, GatewayError } from '../../errors.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
+import { openReader } from '../../providers/openai/stream.ts';
 import {
   type ChatDialect,
   type EventPart,
@@ -51,6 +52,7 @@ export const openaiChat: ChatDialect = {
   modelEntry: (model) => JSON.stringify(modelEntry(model)),
   toHub,
   fromHub,
+  openReader: () => openReader('gateway'),
   openWriter,
 };
 
@@ -462,12 +464,35 @@ function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, i
     value.forEach((call, i) => {
       readToolCall(event, choice, call, `${index}/tool-arguments/`, i);
     });
+  } else if (key === 'reasoning_details' && Array.isArray(value)) {
+    value.forEach((detail, position) => {
+      readThought(
+        event,
+        { choice, holder: value as unknown as Json, key: `${position}`, index, path: `/${key}` },
+        detail,
+      );
+    });
   } else if (key === 'function_call' && isJsonObject(value)) {
     event.bare &&= value.name === undefined;
     addPart(event, choice, value, 'arguments', `${index}/tool-arguments/function`);
   } else {
     event.bare = false;
     readUnknown(event, { choice, holder: delta, key, index, path: '' });
+  }
+}
+
+/** A piece of a thought as OpenRouter streams it: the pieces of an `index` are one text. */
+function readThought(event: StreamEvent, at: Unknown, detail: unknown): void {
+  if (!isJsonObject(detail)) {
+    readUnknown(event, at);
+    return;
+  }
+  const thought = typeof detail.index === 'number' ? detail.index : Number(at.key);
+  for (const key of Object.keys(detail)) {
+    const isText = typeof detail[key] === 'string' && (key === 'text' || key === 'summary');
+    if (isText) addPart(event, at.choice, detail, key, `${at.index}/thought/${thought}/${key}`);
+    else if (!SEALS.has(key)) readUnknown(event, { ...at, holder: detail, key, path: `${at.path}/${at.key}` });
+    else if (key === 'signature' || key === 'data') event.bare = false;
   }
 }
 
@@ -577,6 +602,10 @@ function nested(keys: string[], value: string): Json {
 }
 
 function deltaFor(kind: string | undefined, call: string | undefined, value: string, channel: string): Json {
+  if (kind === 'thought') {
+    const key = channel.endsWith('/summary') ? 'summary' : 'text';
+    return { reasoning_details: [{ type: `reasoning.${key}`, [key]: value, index: Number(call) }] };
+  }
   if (kind === 'reasoning' && call !== undefined) return { [call]: value };
   if (kind === 'refusal') return { refusal: value };
   if (kind !== 'tool-arguments') return { content: value };

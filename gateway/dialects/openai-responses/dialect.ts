@@ -5,7 +5,9 @@
 import type { ErrorShape } from '../../errors.ts';
 import { invalid, textOf } from '../../hub/fields.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
+import { openReader } from '../../providers/openai/responses/stream.ts';
 import type { ChatDialect, Json, ModelRequest, ReplyFacts } from '../dialect.ts';
+import { openaiChat } from '../openai-chat/dialect.ts';
 import { frame, readEvent, remember, skimEvents, textEvent } from './events.ts';
 import { replySegments, replyTools, requestSegments, writeSegments } from './items.ts';
 import { cutShort, limitOutput, markLimited } from './quota.ts';
@@ -13,6 +15,8 @@ import { fromHub } from './reply.ts';
 import { toHub } from './request.ts';
 import { openWriter } from './stream.ts';
 import { readUsage } from './usage.ts';
+
+const { errorBody, modelList, modelEntry } = openaiChat;
 
 export const openaiResponses: ChatDialect = {
   name: 'openai-responses',
@@ -42,16 +46,13 @@ export const openaiResponses: ChatDialect = {
   frame,
   errorBody,
   errorFrame,
-  modelList: (models) => JSON.stringify({ object: 'list', data: models.map(modelEntry) }),
-  modelEntry: (model) => JSON.stringify(modelEntry(model)),
+  modelList,
+  modelEntry,
   toHub,
   fromHub,
+  openReader: () => openReader('gateway'),
   openWriter,
 };
-
-function modelEntry({ id, ownedBy }: { id: string; ownedBy: string }): Json {
-  return { id, object: 'model', created: 0, owned_by: ownedBy };
-}
 
 function readRequest(body: Json): ModelRequest {
   const { model, input, stream, max_output_tokens: most } = body;
@@ -90,10 +91,6 @@ function after(text: string, key: string, pattern: RegExp): string | undefined {
   if (at < 0 || text.indexOf(key, at + 1) >= 0) return undefined;
   pattern.lastIndex = at + key.length;
   return pattern.exec(text)?.[1];
-}
-
-function errorBody({ message, type, code, param }: ErrorShape): string {
-  return JSON.stringify({ error: { message, type, param: param ?? null, code } });
 }
 
 /** The error event of a stream is flat. */
