@@ -479,3 +479,19 @@ test('a slow client that leaves holds the provider up no longer', async () => {
   begun.connection.destroy();
   expect(await request.closed).toBe('answered');
 }, 60_000);
+
+test('a stream that is not kept is given to a slow client whole all the same', async () => {
+  await using rig = await startRig({ streams: 1 });
+  rig.upstream.next({ stream: { events: [says('first ')], end: 'open' } });
+  await readUntil(await ask(rig), '\n\n');
+  const text = 'x'.repeat(20_000);
+  function* events() {
+    for (let i = 0; i < 1_500; i += 1) yield says(text);
+    yield END;
+  }
+  rig.upstream.next({ stream: { events: events() } });
+  const response = await ask(rig);
+  const request = await rig.upstream.arrived(1);
+  expect(await request.untilStuck(500)).toBeLessThan(1_500 * text.length);
+  expect((await response.bytes()).length).toBeGreaterThan(1_500 * text.length);
+}, 60_000);
