@@ -6,7 +6,7 @@
 import { objectOf, textOf } from '../../hub/fields.ts';
 import { isJsonObject } from '../../json.ts';
 import { type EventPart, emptyEvent, type Json, NONE, type StreamEvent } from '../dialect.ts';
-import { isCall, itemTools, UNREAD } from './items.ts';
+import { isCall, itemTools, TOLD, UNREAD } from './items.ts';
 import { isSealed, unseal } from './seals.ts';
 import { readUsage } from './usage.ts';
 
@@ -30,7 +30,8 @@ export function readEvent(data: string): StreamEvent {
   else if (isJsonObject(body.item)) readItem(event, body, body.item, type.endsWith('.done'));
   else if (isJsonObject(body.part)) readPart(event, body, body.part, type.endsWith('.done'));
   else if (type.endsWith('.delta') && typeof body.delta === 'string') readDelta(event, body, type);
-  else readRest(event, body, type);
+  else if (type.endsWith('.done')) readEnd(event, body, type);
+  else readBeside(event, body, () => false);
   return event;
 }
 
@@ -57,6 +58,8 @@ function readResponse(event: StreamEvent, type: string, body: Json): void {
     delete response.output_text;
     event.isTrimmed = true;
   }
+  readBeside(event, body, (key) => key === 'response' && isJsonObject(body.response));
+  readBeside(event, response, (key) => TOLD.has(key));
   if (Array.isArray(response.output)) readOutput(event, response.output);
   else if ('output' in response && response.output !== null) {
     delete response.output;
@@ -66,6 +69,8 @@ function readResponse(event: StreamEvent, type: string, body: Json): void {
 
 function readOutput(event: StreamEvent, output: unknown[]): void {
   const sealed: Json[] = [];
+  // What is no item is nobody's.
+  readBeside(event, output as unknown as Json, (key) => isJsonObject(output[Number(key)]));
   output.forEach((item, i) => {
     if (!isJsonObject(item)) return;
     addTools(event, itemTools(item, i));
@@ -98,6 +103,7 @@ function readItem(event: StreamEvent, body: Json, item: Json, isRepeat: boolean)
   const index = indexOf(body.output_index);
   addTools(event, itemTools(item, index));
   walk({ event, index, isRepeat }, item, []);
+  readBeside(event, body, (key) => key === 'item');
   if (!isRepeat) return;
   event.closed = channelsOf(event, 0);
   if (isSealed(item)) event.unseal = () => unseal(item);
@@ -109,6 +115,7 @@ function readPart(event: StreamEvent, body: Json, part: Json, isRepeat: boolean)
     ? ['summary', `${indexOf(body.summary_index)}`]
     : ['content', `${indexOf(body.content_index)}`];
   walk({ event, index: indexOf(body.output_index), isRepeat }, part, place);
+  readBeside(event, body, (key) => key === 'part');
   if (isRepeat) event.closed = channelsOf(event, 0);
 }
 
@@ -193,30 +200,33 @@ function readDelta(event: StreamEvent, body: Json, type: string): void {
   if (channel.includes('/tool-arguments/')) event.tools = [{ call: channel.replace('/custom', ''), name: undefined }];
   addPart(event, body, 'delta', channel);
   if (body.delta === '') trim(event, body);
-  for (const key of Object.keys(body)) {
-    if (typeof body[key] === 'string' && !BESIDE.has(key)) addPart(event, body, key, '0/extra');
-  }
+  readBeside(event, body, (key) => key === 'delta');
 }
 
-/** Fields of an event that carry no text, or text that is read already. */
-const BESIDE = new Set(['type', 'item_id', 'obfuscation', 'delta']);
-
 /** Fields in which the end of a text says it again. */
-const REPEATED = new Set(['text', 'refusal', 'arguments', 'input', 'code', 'command', 'diff', 'transcript']);
+const REPEATED = ['text', 'refusal', 'arguments', 'input', 'code', 'command', 'diff', 'transcript'];
 
-/** Ends of texts, and events that this dialect does not know. */
-function readRest(event: StreamEvent, body: Json, type: string): void {
-  const isEnd = type.endsWith('.done');
-  if (isEnd) event.closed = [channelOf(body, type)];
+function readEnd(event: StreamEvent, body: Json, type: string): void {
+  const channel = channelOf(body, type);
+  const said = REPEATED.find((field) => typeof body[field] === 'string') ?? '';
+  event.closed = [channel];
+  if (said !== '') addRepeat(event, body, said, channel);
   if (typeof body.text !== 'string' || body.text === '') trim(event, body);
-  for (const key of Object.keys(body)) {
-    const value = body[key];
-    if (typeof value === 'string') {
-      if (isEnd && REPEATED.has(key)) addRepeat(event, body, key, channelOf(body, type));
-      else if (!BESIDE.has(key) && !UNREAD.has(key) && key !== 'partial_image_b64')
-        addPart(event, body, key, '0/extra');
-    } else if (typeof value === 'object' && value !== null && !UNREAD.has(key)) {
-      readUnknown(event, value as Json, `${channelOf(body, type)}/${key}`);
+  readBeside(event, body, (key) => key === said);
+}
+
+/** Fields of an event that carry no text. */
+const NAMES = new Set(['type', 'item_id', 'obfuscation', 'partial_image_b64']);
+
+/** What stands beside the fields that were read, and all of an event that this dialect does not know. */
+function readBeside(event: StreamEvent, holder: Json, isRead: (key: string) => boolean): void {
+  for (const key of Object.keys(holder)) {
+    if (NAMES.has(key) || UNREAD.has(key) || isRead(key)) continue;
+    const value = holder[key];
+    if (typeof value === 'string') addPart(event, holder, key, '0/extra');
+    else if (typeof value === 'object' && value !== null) {
+      const channel = channelOf(holder, textOf(holder.type) ?? '');
+      readUnknown(event, value as Json, `${channel}/${key}`);
     }
   }
 }

@@ -107,7 +107,9 @@ function partSegments(segments: Segments, path: string, part: unknown, place: Pl
     if (UNREAD.has(key) || key === 'detail' || key === 'file_id' || key === 'prompt_cache_breakpoint') continue;
     if (MEDIA.has(key)) media(segments, at, value, place);
     else if (key === 'input_audio' && isJsonObject(value)) {
-      media(segments, `${at}/data`, value.data, place, `audio/${value.format}`);
+      const { data, format, ...rest } = value;
+      media(segments, `${at}/data`, data, place, typeof format === 'string' ? `audio/${format}` : 'audio/wav');
+      segments.deep(at, rest, place.role, channel, place.old);
     } else segments.deep(at, value, place.role, kindOf(part, key, channel), place.old);
   }
 }
@@ -126,6 +128,26 @@ function media(segments: Segments, path: string, value: unknown, { role, old }: 
 
 // --- Answers ------------------------------------------------------------------------------------------------------
 
+/** What a response tells of itself, and what it repeats of the client's request; all else may be the model's words. */
+export const TOLD: ReadonlySet<string> = new Set([
+  ...[
+    'id',
+    'object',
+    'created_at',
+    'completed_at',
+    'status',
+    'model',
+    'usage',
+    'error',
+    'incomplete_details',
+    'output',
+  ],
+  ...['background', 'conversation', 'instructions', 'max_output_tokens', 'max_tool_calls', 'metadata', 'reasoning'],
+  ...['parallel_tool_calls', 'previous_response_id', 'prompt', 'prompt_cache_key', 'prompt_cache_retention', 'store'],
+  ...['prompt_cache_options', 'safety_identifier', 'service_tier', 'temperature', 'text', 'tool_choice', 'tools'],
+  ...['top_logprobs', 'top_p', 'truncation', 'user', 'wardgate'],
+]);
+
 /** Every piece of text that the model wrote. */
 export function replySegments(body: Json): Segment[] {
   const segments = new Segments();
@@ -133,8 +155,10 @@ export function replySegments(body: Json): Segment[] {
     const role = roleOf(item) === 'tool' ? 'tool' : 'assistant';
     itemSegments(segments, `/output/${i}`, item, { role, old: false });
   });
-  // Some servers say the whole text once more.
-  segments.deep('/output_text', body.output_text, 'assistant', 'text', false);
+  // Some servers say the whole text once more, in `output_text`.
+  for (const [key, value] of Object.entries(body)) {
+    if (!TOLD.has(key)) segments.deep(`/${escapePointer(key)}`, value, 'assistant', 'text', false);
+  }
   return segments.list;
 }
 

@@ -722,6 +722,42 @@ describe('the segments of an answer', () => {
     expect(() => dialect.replySegments({ output: 'One' })).toThrow(GatewayError);
   });
 
+  test('are all that there is, whatever the answer looks like', () => {
+    const types = ['message', 'reasoning', 'function_call', 'image_generation_call', 'output_text', 'odd'];
+    const keys = [
+      'content',
+      'summary',
+      'text',
+      'arguments',
+      'annotations',
+      'result',
+      'image_url',
+      'input_audio',
+      'odd',
+    ];
+    const { tree } = fc.letrec<{ tree: unknown }>((tie) => ({
+      tree: fc.oneof(
+        { depthSize: 'small' },
+        fc.constantFrom<unknown>('SECRET', 'SECRET', null, 7),
+        fc.array(tie('tree'), { maxLength: 3 }),
+        fc
+          .tuple(fc.constantFrom(...types), fc.dictionary(fc.constantFrom(...keys, '__proto__'), tie('tree')))
+          .map(([type, fields]) => ({ ...fields, type })),
+      ),
+    }));
+    fc.assert(
+      fc.property(fc.array(tree), fc.dictionary(fc.constantFrom(...keys), tree), (list, fields) => {
+        // As JSON.parse makes it, `__proto__` included.
+        const body = JSON.parse(JSON.stringify({ ...fields, text: {}, output: list })) as Json;
+        const segments = dialect.replySegments(body);
+        dialect.replyTools(body);
+        dialect.writeSegments(body, new Map(segments.map(({ id }) => [id, 'masked'])));
+        expect(JSON.stringify(body)).not.toContain('SECRET');
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   test('break the seal of the thoughts that they change, and no other', () => {
     const body = { output: structuredClone(output) };
     dialect.writeSegments(body, new Map([['/output/2/content/0/text', 'Two']]));
@@ -768,6 +804,12 @@ describe('the segments of an answer', () => {
     expect(dialect.skimReply('{"id":"resp_1"')).toBeUndefined();
   });
 });
+
+/** What a response repeats of the client's own request is not looked at. */
+function echo(body: Json | undefined): Json {
+  const { text: _text, ...response } = (body?.response ?? {}) as Json;
+  return body?.response !== null && typeof body?.response === 'object' ? { response } : {};
+}
 
 describe('the events of a stream', () => {
   const event = (body: Json) => dialect.readEvent(JSON.stringify(body));
@@ -858,6 +900,12 @@ describe('the events of a stream', () => {
       { type: 'response.output_item.added', item: { type: 'web_search_call', action: { query: 'SECRET' } } },
       { type: 'response.output_item.done', item: { type: 'message', content: [{ type: 'odd', words: 'SECRET' }] } },
       { type: 'response.completed', response: { output: [{ type: 'mcp_call', output: 'SECRET' }] } },
+      { type: 'response.never_heard_of', words: 'SECRET' },
+      { type: 'response.created', response: { id: 'resp_1', words: 'SECRET' } },
+      { type: 'response.completed', response: { output: [], deep: [{ down: 'SECRET' }] } },
+      { type: 'response.output_item.done', item: { type: 'message' }, aside: { words: 'SECRET' } },
+      { type: 'response.content_part.added', part: { type: 'output_text', text: '' }, aside: 'SECRET' },
+      { type: 'response.output_text.done', text: '', aside: 'SECRET' },
       { type: 'response.never.heard', deep: [{ down: 'SECRET' }] },
       { type: 'response.shell_call_output_content.delta', delta: { stdout: 'SECRET' } },
       { odd: 'SECRET' },
@@ -872,6 +920,32 @@ describe('the events of a stream', () => {
       for (const text of texts) text.set('masked');
       expect(JSON.stringify(read.body)).not.toContain('SECRET');
     }
+  });
+
+  test('hide nothing, whatever they look like, and are no defect', () => {
+    const types = ['created', 'completed', 'output_item.added', 'output_item.done', 'content_part.done', 'odd'].concat(
+      ...['output_text', 'function_call_arguments', 'odd'].map((name) => [`${name}.delta`, `${name}.done`]),
+    );
+    const keys = ['response', 'item', 'part', 'delta', 'text', 'content', 'summary', 'arguments', 'annotations', 'odd'];
+    const { tree } = fc.letrec<{ tree: unknown }>((tie) => ({
+      tree: fc.oneof(
+        { depthSize: 'small' },
+        fc.constantFrom<unknown>('SECRET', 'SECRET', null, 7),
+        fc.array(tie('tree'), { maxLength: 2 }),
+        fc.dictionary(fc.constantFrom(...keys, '__proto__', 'output_index'), tie('tree'), { maxKeys: 4 }),
+      ),
+    }));
+    const body = fc.dictionary(fc.constantFrom(...keys, 'output_index', 'content_index'), tree, { maxKeys: 5 });
+    fc.assert(
+      fc.property(fc.constantFrom(...types), body, (type, fields) => {
+        const json = JSON.stringify({ ...fields, type: `response.${type}` });
+        const read = dialect.readEvent(json);
+        for (const part of [...read.parts, ...read.repeats]) part.set('masked');
+        expect(JSON.stringify({ ...read.body, ...echo(read.body) })).not.toContain('SECRET');
+        for (const { channel } of read.parts) dialect.textEvent(dialect.remember!({}, read.body!), channel, 'a');
+      }),
+      { numRuns: 1000 },
+    );
   });
 
   test('lose what repeats their text when it is changed', () => {
