@@ -130,6 +130,7 @@ function plain(cell: string): string {
 interface Schema {
   properties?: Record<string, Schema>;
   additionalProperties?: Schema | boolean;
+  oneOf?: Schema[];
   anyOf?: Schema[];
   items?: Schema;
   type?: string;
@@ -138,7 +139,7 @@ interface Schema {
 
 /** The paths of all settings, each with its default as the README writes it; undefined where the schema has none. */
 function configKeys(schema: Schema, path = ''): Record<string, string | undefined> {
-  const inner = [schema, ...(schema.anyOf ?? [])];
+  const inner = [schema, ...(schema.anyOf ?? []), ...(schema.oneOf ?? [])];
   const keys = inner.flatMap(({ properties, additionalProperties, items }) => [
     ...Object.entries(properties ?? {}).map(([name, one]) => [path === '' ? name : `${path}.${name}`, one] as const),
     ...(typeof additionalProperties === 'object' ? [[`${path}.*`, additionalProperties] as const] : []),
@@ -155,8 +156,8 @@ function configKeys(schema: Schema, path = ''): Record<string, string | undefine
   return Object.assign({}, ...below, own ? { [path]: written(schema.default) } : {}) as Record<string, string>;
 }
 
-function isScalar({ properties, additionalProperties, items, anyOf }: Schema): boolean {
-  return !properties && !items && !anyOf && typeof additionalProperties !== 'object';
+function isScalar({ properties, additionalProperties, items, anyOf, oneOf }: Schema): boolean {
+  return !properties && !items && !anyOf && !oneOf && typeof additionalProperties !== 'object';
 }
 
 function written(value: unknown): string | undefined {
