@@ -231,7 +231,7 @@ export const CLIENTS: Record<string, Client> = {
   [gemini.dialect]: gemini,
 };
 
-export function emptySeen(): Seen {
+function emptySeen(): Seen {
   return {
     text: '',
     tools: [],
