@@ -147,6 +147,7 @@ describe('a request', () => {
     [{ reasoning: { max_tokens: 2000 } }, { budget: 2000 }],
     [{ reasoning: { enabled: true } }, { effort: 'medium' }],
     [{ reasoning: { enabled: false } }, { off: true }],
+    [{ reasoning: { effort: 'none' } }, { off: true }],
   ])('says how much to think: %j', (more, wish) => {
     expect(read(more).reasoning).toEqual(wish);
   });
@@ -308,6 +309,7 @@ describe('a request', () => {
     ['messages[0].tool_calls[0]', { messages: [{ role: 'assistant', tool_calls: [{ id: 'c', type: 'custom' }] }] }],
     ['messages[0].annotations[0]', { messages: [{ role: 'assistant', annotations: [{ type: 'file_citation' }] }] }],
     ['messages[0].content[0].image_url.detail', { messages: [image({ url: 'http://x/a', detail: 'original' })] }],
+    ['messages[0].content[0].image_url.mood', { messages: [image({ url: 'http://x/a', mood: 'good' })] }],
   ])('what the hub has no word for is told by its place: %s', (path, more) => {
     expect(read(more).unknown).toContain(path);
   });
@@ -550,6 +552,13 @@ describe('a whole answer', () => {
     ]);
   });
 
+  test('a tool call without arguments has an empty object of them', () => {
+    const parts = [{ type: 'tool-call' as const, id: 'c', name: 'f', arguments: '' }];
+    expect(openaiChat.fromHub({ choices: [{ index: 0, finish: 'tool-calls', parts }] }, 'm')).toMatchObject({
+      choices: [{ message: { content: null, tool_calls: [{ id: 'c', function: { name: 'f', arguments: '{}' } }] } }],
+    });
+  });
+
   test('made images are data URLs', () => {
     const media = { type: 'media' as const, mediaType: 'image/png', data: 'AAAA' };
     const body = openaiChat.fromHub({ choices: [{ index: 0, finish: 'stop', parts: [media] }] }, 'm');
@@ -590,6 +599,23 @@ describe('a stream', () => {
       { ...head, choices: [], usage: { prompt_tokens: 17, completion_tokens: 2, total_tokens: 19 } },
     ]);
     expect(isDone).toBe(true);
+  });
+
+  test('of the counts that came, the last ones are told', () => {
+    const count = (outputTokens: number): HubEvent => ({ type: 'usage', usage: { inputTokens: 3, outputTokens } });
+    const { chunks } = chunksOf(written([count(1), say('Hi'), count(2), stop(), { type: 'end' }]));
+    expect(chunks.at(-1)).toMatchObject({ usage: { completion_tokens: 2 } });
+  });
+
+  test('a seal ends its thought, and so does anything else: what is thought next is another', () => {
+    const think = (text: string): HubEvent => ({ type: 'reasoning', choice: 0, text });
+    const seal: HubEvent = { type: 'signature', choice: 0, signature: 'c2ln' };
+    const events = [think('a'), think('b'), seal, think('c'), say('So.'), think('d'), { type: 'part-end', choice: 0 }];
+    const indexes = deltasOf([...(events as HubEvent[]), think('e')]).flatMap((delta) => {
+      const [, { reasoning_details: details = [] }] = delta as [number, { reasoning_details?: { index: number }[] }];
+      return details.map(({ index }) => index);
+    });
+    expect(indexes).toEqual([0, 0, 0, 1, 2, 3]);
   });
 
   test('tells its usage only to who asked for it', () => {
@@ -699,8 +725,8 @@ describe('a stream', () => {
     fc.assert(
       fc.property(hubStream, (events) => {
         const said = { text: '', reasoning: '' };
-        for (const { readable } of chunksOf(written(events)).chunks.map((chunk) => ({ readable: chunk }))) {
-          for (const { channel, text } of openaiChat.readEvent(JSON.stringify(readable)).parts) {
+        for (const chunk of chunksOf(written(events)).chunks) {
+          for (const { channel, text } of openaiChat.readEvent(JSON.stringify(chunk)).parts) {
             if (channel === '0/text') said.text += text;
             if (channel === '0/reasoning/reasoning_content') said.reasoning += text;
           }
@@ -737,6 +763,23 @@ describe('guards read', () => {
     expect(texts({ reasoning_details: 'odd', reasoning: { text: 'odd too' } })).toEqual(['odd too', 'odd']);
   });
 
+  test('streamed thoughts, those of an index as one text, which comes back in their form', () => {
+    const detail = { type: 'reasoning.text', text: 'one', format: 'x', index: 3 };
+    const choices = [{ index: 0, delta: { reasoning_details: [detail, { data: 'b3BhcXVl' }, { other: ['odd'] }] } }];
+    const { body, parts, bare } = openaiChat.readEvent(JSON.stringify({ id: 'c', choices }));
+    expect(parts.map(({ channel, text }) => [channel, text])).toEqual([
+      ['0/thought/3/text', 'one'],
+      ['0/extra', 'odd'],
+    ]);
+    expect(bare).toBe(false);
+    expect(openaiChat.textEvent(body!, '0/thought/3/text', 'rest')).toMatchObject({
+      choices: [{ index: 0, delta: { reasoning_details: [{ type: 'reasoning.text', text: 'rest', index: 3 }] } }],
+    });
+    expect(openaiChat.textEvent(body!, '0/thought/1/summary', 'rest')).toMatchObject({
+      choices: [{ delta: { reasoning_details: [{ type: 'reasoning.summary', summary: 'rest', index: 1 }] } }],
+    });
+  });
+
   test('fields that nobody knows, and the words of sounds', () => {
     expect(texts({ content: 'a', aside: { deep: ['b'] } })).toEqual(['a', 'b']);
     const audio = { id: 'audio_1', data: 'UklG', transcript: 'spoken', expires_at: 1741570283 };
@@ -744,6 +787,49 @@ describe('guards read', () => {
       { channel: 'text', text: 'spoken' },
       { channel: 'media', text: 'UklG' },
     ]);
+  });
+
+  test('odd events and answers without a fault, and write into them what was changed', () => {
+    const value = fc.jsonValue({ maxDepth: 1, depthSize: 'xsmall' });
+    const few = { maxLength: 2 };
+    const detail = fc.dictionary(fc.constantFrom('index', 'text', 'function', 'custom', 'signature'), value, {
+      maxKeys: 3,
+    });
+    const delta = fc.dictionary(
+      fc.constantFrom('content', 'reasoning_details', 'tool_calls', 'function_call', 'images', 'audio', 'role', 'odd'),
+      fc.oneof(value, fc.array(detail, few)),
+      { maxKeys: 3 },
+    );
+    const choice = fc.dictionary(
+      fc.constantFrom('index', 'delta', 'message', 'finish_reason', 'logprobs', 'text'),
+      fc.oneof(value, delta),
+      { maxKeys: 4 },
+    );
+    const body = fc.dictionary(
+      fc.constantFrom('choices', 'usage', 'error', 'model'),
+      fc.oneof(value, fc.array(choice, few)),
+      { maxKeys: 3 },
+    );
+    fc.assert(
+      fc.property(body, (odd) => {
+        orGatewayError(() => {
+          const event = openaiChat.readEvent(JSON.stringify(odd));
+          for (const part of event.parts) {
+            part.set('changed');
+            openaiChat.textEvent(event.body!, part.channel, 'changed');
+          }
+        });
+        orGatewayError(() => {
+          const copy = structuredClone(odd);
+          const segments = openaiChat.replySegments(copy);
+          openaiChat.replyTools(copy);
+          openaiChat.replyFacts(copy);
+          openaiChat.writeSegments(copy, new Map(segments.map(({ id }) => [id, 'changed'])));
+          expect(openaiChat.replySegments(copy).every(({ text }) => text === 'changed')).toBe(true);
+        });
+      }),
+      { numRuns: 1000 },
+    );
   });
 
   test('what some servers put into the prompt beside the messages', () => {

@@ -492,6 +492,18 @@ test('arguments that are nested beyond measure are an error of the gateway’s o
   expect(() => chat.read({ choices: [{ message }] })).toThrow(GatewayError);
 });
 
+test('calls with neither number nor id are told apart by their names', () => {
+  const piece = (fn: Json) => ({ choices: [{ delta: { tool_calls: [{ function: fn }] } }] });
+  const pieces = [{ name: 'f', arguments: '{' }, { arguments: '}' }, { name: 'g', arguments: '{}' }];
+  expect(withoutMadeUp(eventsOf([frames(...pieces.map(piece))])).slice(1)).toEqual([
+    { type: 'tool-call', choice: 0, call: 0, id: 'id', name: 'f' },
+    { type: 'tool-arguments', choice: 0, call: 0, text: '{' },
+    { type: 'tool-arguments', choice: 0, call: 0, text: '}' },
+    { type: 'tool-call', choice: 0, call: 1, id: 'id', name: 'g' },
+    { type: 'tool-arguments', choice: 0, call: 1, text: '{}' },
+  ]);
+});
+
 test('made up ids of calls are the same for all pieces of a call', () => {
   const piece = (fn: Json) => ({ choices: [{ index: 0, delta: { tool_calls: [{ index: 0, function: fn }] } }] });
   const events = eventsOf([frames(piece({ name: 'f', arguments: '' }), piece({ arguments: '{}' }))]);
