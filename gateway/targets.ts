@@ -18,6 +18,7 @@ import type { ChatDialect } from './dialects/dialect.ts';
 import { asGatewayError, GatewayError } from './errors.ts';
 import type { Life } from './life.ts';
 import type { StreamReader } from './providers/provider.ts';
+import { namedTargets } from './routing/named.ts';
 import {
   type CompiledModel,
   type Attempt as Next,
@@ -67,6 +68,7 @@ class Calls {
       model: record.facts.model ?? model.id,
       route: life.route.prefix,
       streamed: outgoing.request.stream,
+      goOn: namedTargets(record.headers, model.targets),
     });
   }
 

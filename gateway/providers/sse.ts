@@ -1,9 +1,10 @@
 /** Reads a provider's server-sent events: cuts the bytes into frames and hands their data to the vendor's own reader. */
+
+import type { Json } from '../dialects/dialect.ts';
 import { GatewayError } from '../errors.ts';
 import { badAnswer } from '../hub/fields.ts';
 import type { HubEvent } from '../hub/reply.ts';
 import { isJsonObject } from '../json.ts';
-import type { Json } from '../dialects/dialect.ts';
 import { FrameReader, frameData } from '../stream/frames.ts';
 import type { StreamReader } from './provider.ts';
 

@@ -95,6 +95,8 @@ export interface CompiledModel {
 
 /** What the choice may depend on. */
 export interface RoutingFacts {
+  /** The client's own order of where to go on when the first target fails; undefined: the strategy's. */
+  goOn?: readonly RoutedTarget[];
   identity: Identity | undefined;
   headers: Readonly<Record<string, string | undefined>>;
   /** The name that the client asked for. */
@@ -298,6 +300,9 @@ class RequestPlan implements Plan {
   }
 
   private pickReady(now: number): RoutedTarget | undefined {
+    const { goOn } = this.facts;
+    if (goOn !== undefined && this.last !== undefined)
+      return goOn.find((target) => !this.tried.has(target) && target.health.isReady(now));
     const ready = this.candidates.filter((target) => !this.tried.has(target) && target.health.isReady(now));
     if (ready.length < 2) return ready[0];
     return this.model.policy.pick(ready, { isStream: this.facts.streamed, random: this.model.events.random });
