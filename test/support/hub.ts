@@ -1,8 +1,5 @@
-/** Requests in the hub's words, and the vendors' answers read into it. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+/** Requests in the hub's words, and what vendors' streams are read into. */
 import { expect } from 'vitest';
-import type { Json } from '../../gateway/dialects/dialect.ts';
 import { GatewayError } from '../../gateway/errors.ts';
 import type { HubEvent } from '../../gateway/hub/reply.ts';
 import type { HubMessage, HubPart, HubRequest } from '../../gateway/hub/request.ts';
@@ -25,12 +22,6 @@ function textPart(text: string): HubPart {
 /** All events of a stream that comes in these pieces. */
 export function readPieces(reader: StreamReader, pieces: Buffer[]): HubEvent[] {
   return [...pieces.flatMap((piece) => reader.push(piece)), ...reader.end()];
-}
-
-/** A vendor's whole answer, of test/fixtures. */
-export function replyFixture(vendor: string, name: string): Json {
-  const file = join(import.meta.dirname, '..', 'fixtures', 'replies', vendor, `${name}.json`);
-  return JSON.parse(readFileSync(file, 'utf8')) as Json;
 }
 
 /** Runs what may fail, but with an error of the gateway's own alone. */

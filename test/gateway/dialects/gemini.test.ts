@@ -14,8 +14,8 @@ import type { HubRequest } from '../../../gateway/hub/request.ts';
 import { readReply } from '../../../gateway/providers/gemini/reply.ts';
 import { writeRequest } from '../../../gateway/providers/gemini/request.ts';
 import { GeminiReader } from '../../../gateway/providers/gemini/stream.ts';
-import { fixtureNames, requestFixture, streamFixture } from '../../support/fixture.ts';
-import { orGatewayError, readPieces, replyFixture } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, requestFixture, streamFixture } from '../../support/fixture.ts';
+import { orGatewayError, readPieces } from '../../support/hub.ts';
 import { hubStream, saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const PATH = '/v1beta/models/gemini-2.5-flash';

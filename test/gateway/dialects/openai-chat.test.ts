@@ -7,8 +7,8 @@ import type { Finish, HubEvent, HubReply } from '../../../gateway/hub/reply.ts';
 import type { HubRequest } from '../../../gateway/hub/request.ts';
 import { readChat } from '../../../gateway/providers/openai/reply.ts';
 import { openReader } from '../../../gateway/providers/openai/stream.ts';
-import { fixtureNames, requestFixture, streamFixture } from '../../support/fixture.ts';
-import { orGatewayError, readPieces, replyFixture } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, requestFixture, streamFixture } from '../../support/fixture.ts';
+import { orGatewayError, readPieces } from '../../support/hub.ts';
 import { hubStream, saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const USER = { role: 'user', content: 'Hello' };

@@ -12,8 +12,8 @@ import { readResponse } from '../../../gateway/providers/openai/responses/reply.
 import { openReader } from '../../../gateway/providers/openai/responses/stream.ts';
 import { FrameReader, frameData } from '../../../gateway/stream/frames.ts';
 import type { Segment } from '../../../proto/contract.ts';
-import { fixtureNames, streamFixture } from '../../support/fixture.ts';
-import { orGatewayError, readPieces, replyFixture } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, streamFixture } from '../../support/fixture.ts';
+import { orGatewayError, readPieces } from '../../support/hub.ts';
 import { hubStream, saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const VENDOR = 'openai-responses';

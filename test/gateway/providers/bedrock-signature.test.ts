@@ -12,8 +12,7 @@ import { type Find, fixedCredentials, foundCredentials } from '../../../gateway/
 import { bedrock } from '../../../gateway/providers/bedrock/provider.ts';
 import { signer } from '../../../gateway/providers/bedrock/sign.ts';
 import type { Provider, UnsignedCall } from '../../../gateway/providers/provider.ts';
-import { fixtureNames, streamFixture } from '../../support/fixture.ts';
-import { replyFixture } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, streamFixture } from '../../support/fixture.ts';
 
 const NOW = new Date('2026-11-21T16:50:03Z');
 const KEYS = { accessKeyId: 'AKIDEXAMPLE', secretAccessKey: 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY' };

@@ -8,8 +8,8 @@ import type { HubPart, HubRequest } from '../../../gateway/hub/request.ts';
 import { bedrock } from '../../../gateway/providers/bedrock/provider.ts';
 import type { ChatEndpoint, Endpoint, Provider } from '../../../gateway/providers/provider.ts';
 import { cutAt, cutBySizes, cutOffsets, pieceSizes } from '../../support/cuts.ts';
-import { fixtureNames, streamFixture } from '../../support/fixture.ts';
-import { errorOf, hubRequest, orGatewayError, readPieces, replyFixture, says } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, streamFixture } from '../../support/fixture.ts';
+import { errorOf, hubRequest, orGatewayError, readPieces, says } from '../../support/hub.ts';
 import { saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const CLAUDE = 'global.anthropic.claude-sonnet-4-20250514-v1:0';

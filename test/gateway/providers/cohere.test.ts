@@ -7,8 +7,8 @@ import type { HubPart, HubRequest } from '../../../gateway/hub/request.ts';
 import { cohere } from '../../../gateway/providers/cohere/provider.ts';
 import type { ChatEndpoint, Endpoint, Provider } from '../../../gateway/providers/provider.ts';
 import { cutAt, cutBySizes, pieceSizes } from '../../support/cuts.ts';
-import { fixtureNames, streamFixture } from '../../support/fixture.ts';
-import { errorOf, hubRequest, orGatewayError, readPieces, replyFixture, says } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, streamFixture } from '../../support/fixture.ts';
+import { errorOf, hubRequest, orGatewayError, readPieces, says } from '../../support/hub.ts';
 import { saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const MODEL = 'command-a-03-2025';

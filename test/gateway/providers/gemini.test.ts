@@ -12,8 +12,8 @@ import { gemini } from '../../../gateway/providers/gemini/provider.ts';
 import { readReply } from '../../../gateway/providers/gemini/reply.ts';
 import type { ChatEndpoint, Provider } from '../../../gateway/providers/provider.ts';
 import { cutAt, cutBySizes, cutOffsets, pieceSizes } from '../../support/cuts.ts';
-import { fixtureNames, streamFixture } from '../../support/fixture.ts';
-import { errorOf, hubRequest, orGatewayError, readPieces, replyFixture, says } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, streamFixture } from '../../support/fixture.ts';
+import { errorOf, hubRequest, orGatewayError, readPieces, says } from '../../support/hub.ts';
 import { saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const OLD = 'gemini-2.5-flash';

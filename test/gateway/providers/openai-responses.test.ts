@@ -12,8 +12,8 @@ import { writeResponse } from '../../../gateway/providers/openai/responses/reque
 import { openReader } from '../../../gateway/providers/openai/responses/stream.ts';
 import { RESPONSES_SUPPORTS } from '../../../gateway/providers/openai/responses/supports.ts';
 import { cutAt, cutOffsets } from '../../support/cuts.ts';
-import { fixtureNames, requestFixture, streamFixture } from '../../support/fixture.ts';
-import { errorOf, hubRequest, orGatewayError, readPieces, replyFixture, says } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, requestFixture, streamFixture } from '../../support/fixture.ts';
+import { errorOf, hubRequest, orGatewayError, readPieces, says } from '../../support/hub.ts';
 import { saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const VENDOR = 'openai-responses';

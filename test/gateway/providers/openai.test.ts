@@ -9,8 +9,8 @@ import type { HubPart, HubRequest } from '../../../gateway/hub/request.ts';
 import { openai } from '../../../gateway/providers/openai/provider.ts';
 import type { ChatEndpoint, Endpoint } from '../../../gateway/providers/provider.ts';
 import { cutAt, cutBySizes, cutOffsets, pieceSizes } from '../../support/cuts.ts';
-import { fixtureNames, requestFixture, streamFixture } from '../../support/fixture.ts';
-import { errorOf, hubRequest, orGatewayError, readPieces, replyFixture, says } from '../../support/hub.ts';
+import { fixtureNames, replyFixture, requestFixture, streamFixture } from '../../support/fixture.ts';
+import { errorOf, hubRequest, orGatewayError, readPieces, says } from '../../support/hub.ts';
 import { saidBy, saidByReply } from '../../support/hub-events.ts';
 
 const provider = openai.make('up', {
