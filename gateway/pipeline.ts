@@ -164,6 +164,14 @@ export async function ask(life: Life, path: PathFacts, taken?: Taken): Promise<v
   }
 
   // 6. Is this fit to send?
+  const unreadable = route.hooks.request === null ? undefined : dialect.unreadable?.(request.body);
+  if (unreadable !== undefined) {
+    throw new GatewayError(
+      'invalid_request',
+      `The field \`${unreadable}\` holds token ids, which the guards of this gateway cannot read. Send the text itself.`,
+      { param: unreadable },
+    );
+  }
   const guarded =
     route.hooks.request === null
       ? undefined

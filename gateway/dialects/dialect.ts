@@ -140,6 +140,8 @@ interface Face {
   readRequest(body: Json, path: PathFacts): ModelRequest;
   /** Every piece of text that the model will read. */
   requestSegments(body: Json): Segment[];
+  /** Where the request holds text that no guard can read (as token ids), as the client's path; undefined: nowhere. */
+  unreadable?(body: Json): string | undefined;
   /** Every piece of text that the model wrote. */
   replySegments(body: Json): Segment[];
   /** Every tool that the model asks for. */

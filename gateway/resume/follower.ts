@@ -7,6 +7,8 @@ import type { Numbered } from './numbered.ts';
 const BATCH = 65_536;
 
 export interface FollowerEvents {
+  /** The number of the newest event that may be handed over now. */
+  newest(): number;
   /** The client has everything, and takes more. */
   caughtUp(): void;
   /** The client has gone before the end. */
@@ -49,13 +51,14 @@ export class Follower {
 
   /** Whether it must be waited for. */
   get isBehind(): boolean {
-    return !this.isOver && (this.isSlow || this.next <= this.log.last);
+    return !this.isOver && (this.isSlow || this.next <= this.events.newest());
   }
 
   /** Takes what has just been written; its events are in the log already. */
   take({ bytes, events }: Numbered): void {
     if (this.isOver) return;
-    const isCurrent = !this.isSlow && this.next === this.log.last - events.length + 1;
+    const mayGo = events.length === 0 || this.events.newest() === this.log.last;
+    const isCurrent = !this.isSlow && mayGo && this.next === this.log.last - events.length + 1;
     if (isCurrent) {
       this.next += events.length;
       if (bytes.length > 0) this.isSlow = !this.client.write(bytes);
@@ -64,13 +67,14 @@ export class Follower {
 
   /** Hands over what is kept, as fast as the client takes it; ends when the stream has. */
   handOver(): void {
-    while (!this.isOver && !this.isSlow && this.next <= this.log.last) {
-      const batch = this.log.read(this.next, BATCH);
+    const newest = this.events.newest();
+    while (!this.isOver && !this.isSlow && this.next <= newest) {
+      const batch = this.log.read(this.next, BATCH).slice(0, newest - this.next + 1);
       this.next += batch.length;
       this.isSlow = !this.client.write(batch.length === 1 ? batch[0]! : Buffer.concat(batch));
     }
-    if (this.isOver || this.next <= this.log.last) return;
-    if (this.log.hasEnded) this.finish();
+    if (this.isOver || this.next <= newest) return;
+    if (this.log.hasEnded && newest === this.log.last) this.finish();
     else if (!this.isSlow) this.events.caughtUp();
   }
 

@@ -22,6 +22,8 @@ const NOBODY: Producer = { drained() {}, abandoned() {} };
 
 /** Where the stream is kept once more, for other replicas. */
 export interface Copy {
+  /** The number of the newest event that a client may be handed: what it has, another replica should know. */
+  readonly heard: number;
   /** Something has changed. */
   wake(): void;
   /** A client of this replica reads it now. */
@@ -74,7 +76,6 @@ export class KeptStream {
   write(written: Numbered): boolean {
     if (this.state !== 'open') return true;
     this.log.append(written.events);
-    // Told first: a client that has more than the store knows could not go on elsewhere when this process dies.
     this.copy?.wake();
     this.follower?.take(written);
     this.tidy();
@@ -110,12 +111,18 @@ export class KeptStream {
     if (wasOpen) producer.abandoned();
   }
 
+  /** The copy knows more. */
+  heard(): void {
+    this.follower?.handOver();
+  }
+
   // --- To a client ---
 
   /** Hands a client what comes after an event. Another one that is attached is cut off. Resolves when nothing more comes. */
   attach(client: Exchange, after: number): Promise<void> {
     const { follower: before } = this;
     const follower: Follower = new Follower(client, this.log, after, {
+      newest: () => Math.min(this.log.last, this.copy?.heard ?? this.log.last),
       caughtUp: () => this.producer.drained(),
       left: () => this.left(follower),
     });

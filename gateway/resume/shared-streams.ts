@@ -13,6 +13,8 @@ const RETRY_MS = 500;
 const BATCH = 262_144;
 /** How many changes of a stream the store may be told of before it has answered. */
 const MOST_UNANSWERED = 16;
+/** How long a client waits at most until the store knows what it is to be handed, in milliseconds. */
+const PATIENCE_MS = 50;
 /** How long a stop waits for the store, in milliseconds. */
 const LAST_WORDS_MS = 2_000;
 
@@ -70,6 +72,9 @@ class SharedCopy implements Copy {
   private hasToldEnd = false;
   private isDone = false;
   private toldAt = 0;
+  /** When the store is not waited for any more; undefined: it knows all that it was told. */
+  private patience: NodeJS.Timeout | undefined;
+  private isLate = false;
   private retry: NodeJS.Timeout | undefined;
 
   constructor(stream: KeptStream, store: StreamStore, whenDone: () => void) {
@@ -84,6 +89,11 @@ class SharedCopy implements Copy {
       if (this.told + 1 < this.stream.log.first) this.giveUp();
       else this.tell();
     }
+  }
+
+  /** A client that has more than the store knows could not go on elsewhere if this process died. */
+  get heard(): number {
+    return this.isDone || this.isLate || this.retry !== undefined ? Number.POSITIVE_INFINITY : this.stored;
   }
 
   claim(): void {
@@ -133,6 +143,10 @@ class SharedCopy implements Copy {
     this.isClaimed = false;
     this.hasToldEnd = hasEnded;
     this.unanswered += 1;
+    this.patience ??= setTimeout(() => {
+      this.isLate = true;
+      stream.heard();
+    }, PATIENCE_MS).unref();
     store.write(stream.id, change).then(
       (isKept) => this.answered(isKept, last, hasEnded),
       () => this.failed(claims),
@@ -141,14 +155,13 @@ class SharedCopy implements Copy {
 
   private answered(isKept: boolean, last: number, hasEnded: boolean): void {
     this.unanswered -= 1;
-    if (!isKept || hasEnded) {
-      this.over();
-      return;
-    }
     this.toldAt = performance.now();
     this.isKnown = true;
     this.stored = Math.max(this.stored, last);
-    this.wake();
+    if (this.stored === this.told) this.calm();
+    if (!isKept || hasEnded) this.over();
+    else this.wake();
+    this.stream.heard();
   }
 
   /** All that has not been answered is told again: the store passes over what it knows. */
@@ -158,11 +171,18 @@ class SharedCopy implements Copy {
     this.hasToldEnd = false;
     this.isClaimed ||= claims;
     this.later();
+    this.stream.heard();
   }
 
   private get hasNews(): boolean {
     const { log } = this.stream;
     return !this.isBegun || this.isClaimed || this.told < log.last || (log.hasEnded && !this.hasToldEnd);
+  }
+
+  private calm(): void {
+    clearTimeout(this.patience);
+    this.patience = undefined;
+    this.isLate = false;
   }
 
   private later(): void {
@@ -176,6 +196,7 @@ class SharedCopy implements Copy {
 
   private over(): void {
     this.isDone = true;
+    this.calm();
     clearTimeout(this.retry);
     this.settle.resolve();
   }

@@ -79,7 +79,7 @@ describe.each(['continue', 'replay'] as const)('with `rescue: %s`', (rescue) => 
       expect(ids).toEqual(ids.map((_, i) => i + 1));
       expect(rest).not.toContain('stream_broken');
       const whole = await collect(client, have + rest);
-      expect(whole).toMatchObject({
+      expect(whole, rest).toMatchObject({
         text: `You said: ${PROMPT}`,
         begins: 1,
         ended: true,

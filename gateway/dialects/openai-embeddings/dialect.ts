@@ -18,6 +18,7 @@ export const openaiEmbeddings: EmbeddingsDialect = {
   paths: ['/v1/embeddings', '/embeddings'],
   readRequest,
   requestSegments,
+  unreadable: (body) => (inputOf(body).some((item) => typeof item !== 'string') ? 'input' : undefined),
   // Vectors hold no text, and call no tool.
   replySegments: () => [],
   replyTools: () => [],

@@ -99,7 +99,7 @@ describe('through the gateway', () => {
       factories: [mask],
     });
     upstream.always({ whole: REPLY });
-    for (const input of ['one', ['one', 'two'], [1, 2]]) {
+    for (const input of ['one', ['one', 'two']]) {
       await send(`${gateway.url}/v1/embeddings`, { body: { model: 'm', input }, headers: JSON_TYPE });
     }
     expect(seen.map(({ path, text, role }) => [path, text, role])).toEqual([
@@ -107,7 +107,27 @@ describe('through the gateway', () => {
       ['/input/0', 'one', 'user'],
       ['/input/1', 'two', 'user'],
     ]);
-    expect(upstream.requests.map((request) => request.json<Json>().input)).toEqual(['***', ['***', '***'], [1, 2]]);
+    expect(upstream.requests.map((request) => request.json<Json>().input)).toEqual(['***', ['***', '***']]);
+  });
+
+  test('token ids, which no guard can read, do not pass one', async () => {
+    const witness = testPlugin('witness', { request: async () => ({ allow: {} }) });
+    await using upstream = await startScriptedUpstream();
+    await using gateway = await startGateway(
+      configFor(upstream.url, { plugins: { witness: { at: 'local:witness' } } }),
+      {
+        factories: [witness],
+      },
+    );
+    for (const input of [
+      [1, 2],
+      [[1], [2]],
+      ['text', [1]],
+    ]) {
+      const answer = await send(`${gateway.url}/v1/embeddings`, { body: { model: 'm', input }, headers: JSON_TYPE });
+      expect(await errorOf(answer)).toMatchObject({ status: 400, param: 'input' });
+    }
+    expect(upstream.requests).toHaveLength(0);
   });
 
   test('an unmodified OpenAI client gets its vectors from OpenAI and from others', async () => {
