@@ -6,6 +6,11 @@ import type { Json } from './dialect.ts';
 /** Numbers from here on are read as text; shorter ones identify nobody. */
 const LONG_NUMBER = 1e6;
 
+/** Whether a value is a number that may be a card's or a person's, and so is read as text. */
+export function isLongNumber(value: unknown): value is number {
+  return typeof value === 'number' && Math.abs(value) >= LONG_NUMBER;
+}
+
 /** Collects segments with their places. */
 export class Segments {
   readonly list: Segment[] = [];
@@ -17,14 +22,18 @@ export class Segments {
     this.list.push(segment);
   }
 
+  /** Bytes in base64, a `data:` URL, or an address. */
+  media(path: string, text: string, { role, old, mediaType }: { role: Role; old: boolean; mediaType?: string }): void {
+    this.list.push({ id: path, role, channel: 'media', path, text, mediaType, old: old || undefined });
+  }
+
   /**
    * Every string inside a value of unknown shape: nothing that a model reads may slip by unread. A long number may be a
    * card's, so it is read as well.
    */
   deep(path: string, value: unknown, role: Role, channel: Channel, old: boolean): void {
     if (typeof value === 'string') this.add(path, value, role, channel, old);
-    else if (typeof value === 'number' && Math.abs(value) >= LONG_NUMBER)
-      this.add(path, String(value), role, channel, old);
+    else if (isLongNumber(value)) this.add(path, String(value), role, channel, old);
     else if (Array.isArray(value)) value.forEach((item, i) => this.deep(`${path}/${i}`, item, role, channel, old));
     else if (isJsonObject(value)) {
       for (const [key, item] of Object.entries(value))

@@ -7,7 +7,7 @@ import { badAnswer, invalid } from '../../hub/fields.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
 import { MessagesReader } from '../../providers/anthropic/stream.ts';
 import type { ChatDialect, Json, ListedModel, ModelRequest, ReplyFacts, ToolCall } from '../dialect.ts';
-import { Segments, writePointer } from '../segments.ts';
+import { escapePointer, Segments, writePointer } from '../segments.ts';
 import { errorBody, errorFrame } from './error.ts';
 import { readEvent, skimEvents, textEvent } from './events.ts';
 import { cutShort, limitOutput, markLimited } from './quota.ts';
@@ -125,10 +125,20 @@ function requestSegments(body: Json): Segment[] {
     // The system's words are no turn: they stand for the whole chat.
     const old = i < newest && role !== 'system';
     contentSegments(segments, `/messages/${i}/content`, message.content, { role, channel: 'text', old });
+    for (const [key, value] of Object.entries(message)) {
+      if (key !== 'role' && key !== 'content')
+        segments.deep(`/messages/${i}/${escapePointer(key)}`, value, role, 'text', old);
+    }
   });
   for (const field of Object.keys(body)) {
     if (field === 'messages' || field === 'system' || SETTINGS.has(field)) continue;
-    segments.deep(`/${field}`, body[field], 'system', DEFINITIONS.has(field) ? 'tool-definition' : 'text', false);
+    segments.deep(
+      `/${escapePointer(field)}`,
+      body[field],
+      'system',
+      DEFINITIONS.has(field) ? 'tool-definition' : 'text',
+      false,
+    );
   }
   return segments.list;
 }

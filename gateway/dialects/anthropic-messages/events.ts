@@ -1,7 +1,7 @@
 /** What guards see of a streamed message: its text by channels, one for each block. */
 import { isJsonObject } from '../../json.ts';
 import { type EventPart, emptyEvent, type Json, NONE, type StreamEvent } from '../dialect.ts';
-import { escapePointer, unescapePointer } from '../segments.ts';
+import { escapePointer, isLongNumber, unescapePointer } from '../segments.ts';
 import { readUsage } from './usage.ts';
 
 /** Reads the data of one event; throws a SyntaxError when it is none. */
@@ -61,8 +61,16 @@ function readBlockStart(event: StreamEvent, block: Json, index: number): void {
   for (const key of Object.keys(block)) {
     const channel = type === key ? BLOCK_TEXTS.get(key) : undefined;
     if (channel !== undefined && typeof block[key] === 'string') addPart(event, block, key, `0/${channel}/${index}`);
+    else if (key === 'input') readInput(event, block, key);
     else if (!isOpaque(block, key) && key !== 'name') readUnknownField(event, block, key);
   }
+}
+
+/** Arguments that come whole: an `id` among them is the model's word, and no name of the vendor's. */
+function readInput(event: StreamEvent, holder: Json, key: string): void {
+  const value = holder[key];
+  if (typeof value !== 'object' || value === null) readUnknownField(event, holder, key);
+  else for (const inner of Object.keys(value)) readInput(event, value as Json, inner);
 }
 
 /** The fields of blocks whose text goes on in deltas: they are named as their type is. */
@@ -153,13 +161,14 @@ function readUnknownField(event: StreamEvent, holder: Json, key: string, channel
   const value = holder[key];
   if (typeof value === 'string') {
     addPart(event, holder, key, channel === undefined ? '0/extra' : `${channel}/${escapePointer(key)}`);
-  } else if (typeof value === 'object' && value !== null) readUnknown(event, value as Json);
+  } else if (isLongNumber(value)) addPart(event, holder, key, '0/extra');
+  else if (typeof value === 'object' && value !== null) readUnknown(event, value as Json);
 }
 
 function addPart(event: StreamEvent, holder: Json, key: string, channel: string): void {
   const part: EventPart = {
     channel,
-    text: holder[key] as string,
+    text: String(holder[key]),
     isWhole: channel === '0/extra',
     set(replaced) {
       holder[key] = replaced;

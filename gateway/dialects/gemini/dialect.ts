@@ -169,13 +169,22 @@ function isUsersTurn(content: unknown): boolean {
   return !Array.isArray(parts) || !parts.every((part) => isJsonObject(part) && fieldOf(part, 'functionResponse'));
 }
 
-/** Of the settings the model reads the schemas alone. */
+/** Of the settings the model reads the schemas alone, and whatever is not known to be a setting. */
 function configSegments(segments: Segments, path: string, config: unknown): void {
   if (!isJsonObject(config)) return;
   for (const [key, value] of Object.entries(config)) {
-    if (/schema$/i.test(key)) segments.deep(`${path}/${escapePointer(key)}`, value, 'system', 'tool-definition', false);
+    if (!CONFIG.has(camel(key)))
+      segments.deep(`${path}/${escapePointer(key)}`, value, 'system', 'tool-definition', false);
   }
 }
+
+/** What says how to answer; see https://ai.google.dev/api/generate-content#generationconfig. */
+const CONFIG = new Set([
+  ...['stopSequences', 'responseMimeType', 'responseModalities', 'candidateCount', 'maxOutputTokens', 'temperature'],
+  ...['topP', 'topK', 'seed', 'presencePenalty', 'frequencyPenalty', 'responseLogprobs', 'logprobs', 'speechConfig'],
+  ...['thinkingConfig', 'imageConfig', 'mediaResolution', 'enableEnhancedCivicAnswers', 'audioTimestamp'],
+  ...['routingConfig', 'modelSelectionConfig', 'enableAffectiveDialog'],
+]);
 
 // --- Replies ------------------------------------------------------------------------------------------------------
 

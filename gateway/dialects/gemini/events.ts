@@ -2,11 +2,9 @@
 import { badAnswer, countOf, objectOf, textOf } from '../../hub/fields.ts';
 import { isJsonObject } from '../../json.ts';
 import { emptyEvent, type Json, NONE, type StreamEvent, type ToolCall } from '../dialect.ts';
+import { isLongNumber } from '../segments.ts';
 import { isSeal } from './parts.ts';
 import { readUsage } from './usage.ts';
-
-/** Numbers from here on are read as text; shorter ones identify nobody. */
-const LONG_NUMBER = 1e6;
 
 /** Reads the data of one event. */
 export function readEvent(data: string): StreamEvent {
@@ -164,8 +162,7 @@ function addText(event: StreamEvent, candidate: Json, part: Json, channel: strin
 /** Every string inside a value that comes whole, and every number that may be a card's. */
 function addDeep(event: StreamEvent, holder: Json, key: string, channel: string): void {
   const value = holder[key];
-  const isLong = typeof value === 'number' && Math.abs(value) >= LONG_NUMBER;
-  if (typeof value === 'string' || isLong) {
+  if (typeof value === 'string' || isLongNumber(value)) {
     push(event, channel, String(value), true, (text) => {
       holder[key] = text;
     });

@@ -3,7 +3,7 @@
  * Source: https://platform.openai.com/docs/api-reference/chat (fields as of 2026), and the compatible servers' extras
  * (`reasoning_content`, `reasoning`; tool calls without an index).
  */
-import type { Channel, Role, Segment, Usage } from '../../../proto/contract.ts';
+import type { Usage } from '../../../proto/contract.ts';
 import { type ErrorShape, GatewayError } from '../../errors.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
 import { openReader } from '../../providers/openai/stream.ts';
@@ -19,9 +19,10 @@ import {
   type StreamEvent,
   type ToolCall,
 } from '../dialect.ts';
-import { escapePointer, Segments, unescapePointer, writePointer } from '../segments.ts';
+import { escapePointer, isLongNumber, unescapePointer, writePointer } from '../segments.ts';
 import { fromHub } from './reply.ts';
 import { toHub } from './request.ts';
+import { choicesOf, REPLY_FACTS, replySegments, requestSegments, SEALS } from './segments.ts';
 import { openWriter } from './stream.ts';
 
 export const openaiChat: ChatDialect = {
@@ -99,191 +100,7 @@ function invalid(param: string, what: string): GatewayError {
   return new GatewayError('invalid_request', `The field \`${param}\` ${what}.`, { param });
 }
 
-function requestSegments(body: Json): Segment[] {
-  const segments = new Segments();
-  const messages = body.messages as Json[];
-  const newest = messages.findLastIndex((message) => message.role === 'user');
-  messages.forEach((message, i) => {
-    // The system's words are no turn: they stand for the whole chat.
-    messageSegments(segments, `/messages/${i}`, message, i < newest && roleOf(message.role) !== 'system');
-  });
-  for (const [field, channel] of REQUEST_FIELDS) segments.deep(`/${field}`, body[field], 'system', channel, false);
-  return segments.list;
-}
-
-/** What a model reads outside the messages. */
-const REQUEST_FIELDS: [string, Channel][] = [
-  ['tools', 'tool-definition'],
-  ['functions', 'tool-definition'],
-  ['response_format', 'tool-definition'],
-  ['prediction', 'text'],
-  // What Groq and vLLM put into the prompt beside the messages.
-  ['documents', 'text'],
-  ['chat_template', 'text'],
-  ['chat_template_kwargs', 'text'],
-];
-
-function messageSegments(segments: Segments, path: string, message: Json, old: boolean): void {
-  const role = roleOf(message.role);
-  const channel: Channel = role === 'tool' ? 'tool-result' : 'text';
-  contentSegments(segments, `${path}/content`, message.content, { role, channel, old });
-  segments.add(`${path}/name`, message.name, role, 'text', old);
-  segments.add(`${path}/refusal`, message.refusal, role, 'refusal', old);
-  segments.add(`${path}/reasoning_content`, message.reasoning_content, role, 'reasoning', old);
-  segments.deep(`${path}/reasoning`, message.reasoning, role, 'reasoning', old);
-  thoughtSegments(segments, `${path}/reasoning_details`, message.reasoning_details, { role, channel, old });
-  if (Array.isArray(message.tool_calls)) {
-    message.tool_calls.forEach((call, i) => {
-      toolCallSegments(segments, `${path}/tool_calls/${i}`, call, role, old);
-    });
-  }
-  if (isJsonObject(message.function_call)) {
-    segments.add(`${path}/function_call/arguments`, message.function_call.arguments, role, 'tool-arguments', old);
-  }
-  imageSegments(segments, `${path}/images`, message.images, { role, channel, old });
-  soundSegments(segments, `${path}/audio`, message.audio, { role, channel, old });
-  for (const [key, value] of Object.entries(message)) {
-    if (!OWN_FIELDS.has(key)) segments.deep(`${path}/${escapePointer(key)}`, value, role, 'text', old);
-  }
-}
-
-/** A message's fields that are read above, or that only name something. */
-const OWN_FIELDS = new Set([
-  'role',
-  'content',
-  'name',
-  'refusal',
-  'reasoning_content',
-  'reasoning',
-  'reasoning_details',
-  'tool_calls',
-  'tool_call_id',
-  'function_call',
-  'images',
-  'audio',
-]);
-
-interface Place {
-  role: Role;
-  channel: Channel;
-  old: boolean;
-}
-
-/** Thoughts as OpenRouter has them. Their seals are the vendor's, and no model reads them: a rewrite would break them. */
-function thoughtSegments(segments: Segments, path: string, details: unknown, { role, old }: Place): void {
-  if (!Array.isArray(details)) {
-    segments.deep(path, details, role, 'reasoning', old);
-    return;
-  }
-  details.forEach((detail: unknown, i) => {
-    if (!isJsonObject(detail)) segments.deep(`${path}/${i}`, detail, role, 'reasoning', old);
-    else {
-      for (const [key, value] of Object.entries(detail)) {
-        if (!SEALS.has(key)) segments.deep(`${path}/${i}/${escapePointer(key)}`, value, role, 'reasoning', old);
-      }
-    }
-  });
-}
-
-const SEALS = new Set(['type', 'format', 'id', 'index', 'signature', 'data']);
-
-function imageSegments(segments: Segments, path: string, images: unknown, place: Place): void {
-  if (!Array.isArray(images)) segments.deep(path, images, place.role, 'text', place.old);
-  else contentSegments(segments, path, images, place);
-}
-
-function soundSegments(segments: Segments, path: string, audio: unknown, place: Place): void {
-  if (!isJsonObject(audio)) return;
-  segments.add(`${path}/transcript`, audio.transcript, place.role, 'text', place.old);
-  media(segments, `${path}/data`, audio.data, place, 'audio/*');
-}
-
-function contentSegments(segments: Segments, path: string, content: unknown, place: Place): void {
-  const { role, channel, old } = place;
-  if (!Array.isArray(content)) {
-    segments.deep(path, content, role, channel, old);
-    return;
-  }
-  content.forEach((part: unknown, i) => {
-    const at = `${path}/${i}`;
-    if (!isJsonObject(part)) segments.deep(at, part, role, channel, old);
-    else if (part.type === 'image_url' && isJsonObject(part.image_url))
-      media(segments, `${at}/image_url/url`, part.image_url.url, place);
-    else if (part.type === 'video_url' && isJsonObject(part.video_url))
-      media(segments, `${at}/video_url/url`, part.video_url.url, place);
-    else if (part.type === 'input_audio' && isJsonObject(part.input_audio)) {
-      media(segments, `${at}/input_audio/data`, part.input_audio.data, place, `audio/${part.input_audio.format}`);
-    } else if (part.type === 'file' && isJsonObject(part.file)) {
-      segments.add(`${at}/file/filename`, part.file.filename, role, channel, old);
-      media(segments, `${at}/file/file_data`, part.file.file_data, place);
-    } else {
-      for (const [key, value] of Object.entries(part)) {
-        if (key !== 'type') segments.deep(`${at}/${escapePointer(key)}`, value, role, channel, old);
-      }
-    }
-  });
-}
-
-function media(
-  segments: Segments,
-  path: string,
-  value: unknown,
-  place: { role: Role; old: boolean },
-  type = typeof value === 'string' ? (/^data:([^;,]+)/.exec(value)?.[1] ?? 'application/octet-stream') : undefined,
-): void {
-  if (typeof value !== 'string') return;
-  segments.list.push({
-    id: path,
-    role: place.role,
-    channel: 'media',
-    path,
-    text: value,
-    mediaType: type,
-    old: place.old || undefined,
-  });
-}
-
-function toolCallSegments(segments: Segments, path: string, call: unknown, role: Role, old: boolean): void {
-  if (!isJsonObject(call)) return;
-  if (isJsonObject(call.function)) {
-    const { arguments: args } = call.function;
-    // Some servers send an object where a string belongs.
-    segments.deep(`${path}/function/arguments`, args, role, isJsonObject(args) ? 'text' : 'tool-arguments', old);
-  }
-  if (isJsonObject(call.custom)) segments.add(`${path}/custom/input`, call.custom.input, role, 'text', old);
-}
-
-const ROLES: Record<string, Role> = {
-  system: 'system',
-  developer: 'system',
-  user: 'user',
-  assistant: 'assistant',
-  tool: 'tool',
-  function: 'tool',
-};
-
-function roleOf(role: unknown): Role {
-  return (typeof role === 'string' && Object.hasOwn(ROLES, role) && ROLES[role]) || 'user';
-}
-
 // --- Replies ------------------------------------------------------------------------------------------------------
-
-function replySegments(body: Json): Segment[] {
-  const segments = new Segments();
-  choicesOf(body).forEach((choice, i) => {
-    if (isJsonObject(choice) && isJsonObject(choice.message)) {
-      messageSegments(segments, `/choices/${i}/message`, { role: 'assistant', ...choice.message }, false);
-    }
-  });
-  return segments.list;
-}
-
-/** @throws GatewayError when they are there and no list: a client would find them, and no guard */
-function choicesOf({ choices }: Json): unknown[] {
-  if (choices === undefined || choices === null) return [];
-  if (Array.isArray(choices)) return choices;
-  throw new GatewayError('upstream_bad_answer', 'The provider’s answer is not what was asked for. Try again.');
-}
 
 function replyTools(body: Json): ToolCall[] {
   const tools: ToolCall[] = [];
@@ -391,13 +208,24 @@ function readEvent(data: string): StreamEvent {
   event.model = text(body.model);
   if (body.error) event.error = isJsonObject(body.error) ? String(body.error.message ?? 'error') : String(body.error);
   if (body.usage) event.usage = readUsage(body.usage);
-  if (!body.choices) return event;
-  const choices = choicesOf(body);
-  event.usageOnly = choices.length === 0 && isJsonObject(body.usage);
+  const choices = body.choices ? choicesOf(body) : NONE;
+  event.usageOnly = Array.isArray(body.choices) && choices.length === 0 && isJsonObject(body.usage);
   event.bare = choices.length > 0 && !body.usage;
-  for (const choice of choices) if (isJsonObject(choice)) readChoice(event, choice);
+  choices.forEach((choice: unknown, i) => {
+    if (isJsonObject(choice)) readChoice(event, choice);
+    else readExtra(event, {}, choices as unknown as Json, `${i}`, 0);
+  });
+  for (const key in body) if (!REPLY_FACTS.has(key) && !EVENT_FACTS.has(key)) readExtra(event, {}, body, key, 0);
   return event;
 }
+
+/** What an event tells of itself beside a reply's facts. */
+const EVENT_FACTS = new Set(['error', 'obfuscation']);
+
+/** What a choice has beside its text, and tells nobody anything; log probabilities go with the text. */
+const CHOICE_FIELDS = new Set([
+  ...['index', 'delta', 'message', 'text', 'finish_reason', 'native_finish_reason', 'logprobs'],
+]);
 
 function skimEvents(events: string): 'plain' | 'done' | 'read' {
   const isRead =
@@ -412,8 +240,12 @@ function skimEvents(events: string): 'plain' | 'done' | 'read' {
   return events.includes('[DONE]') ? 'read' : 'plain';
 }
 
+function numberOf({ index }: Json): number {
+  return typeof index === 'number' ? index : 0;
+}
+
 function readChoice(event: StreamEvent, choice: Json): void {
-  const index = typeof choice.index === 'number' ? choice.index : 0;
+  const index = numberOf(choice);
   if (typeof choice.finish_reason === 'string') {
     if (event.finished === NONE) event.finished = [];
     event.finished.push(`${index}`);
@@ -425,6 +257,7 @@ function readChoice(event: StreamEvent, choice: Json): void {
     if (tools.length > 0) event.tools = [...event.tools, ...tools];
   }
   readBeside(event, choice, index);
+  for (const key in choice) if (!CHOICE_FIELDS.has(key)) readExtra(event, choice, choice, key, index);
   if (isJsonObject(delta)) for (const key in delta) readDelta(event, choice, delta, key, index);
   // Log probabilities repeat the text; beside text that is not there they would tell it unseen.
   if (choice.logprobs && !event.parts.some(({ channel, text: own }) => own !== '' && channel.startsWith(`${index}/`))) {
@@ -461,8 +294,9 @@ function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, i
   if (kind !== undefined && typeof value === 'string') addPart(event, choice, delta, key, `${index}/${kind}`);
   else if (key === 'role') event.bare = false;
   else if (key === 'tool_calls' && Array.isArray(value)) {
-    value.forEach((call, i) => {
-      readToolCall(event, choice, call, `${index}/tool-arguments/`, i);
+    value.forEach((call: unknown, i) => {
+      if (isJsonObject(call)) readToolCall(event, choice, call, `${index}/tool-arguments/`, i);
+      else readExtra(event, choice, value as unknown as Json, `${i}`, index);
     });
   } else if (key === 'reasoning_details' && Array.isArray(value)) {
     value.forEach((detail, position) => {
@@ -474,7 +308,8 @@ function readDelta(event: StreamEvent, choice: Json, delta: Json, key: string, i
     });
   } else if (key === 'function_call' && isJsonObject(value)) {
     event.bare &&= value.name === undefined;
-    addPart(event, choice, value, 'arguments', `${index}/tool-arguments/function`);
+    const channel = `${index}/tool-arguments/function`;
+    readArguments(event, choice, { holder: value, key: 'arguments', channel, call: 0 });
   } else {
     event.bare = false;
     readUnknown(event, { choice, holder: delta, key, index, path: '' });
@@ -527,42 +362,73 @@ const GOES_ON = new Set([
 function readUnknown(event: StreamEvent, { choice, holder, key, index, path }: Unknown): void {
   const value = holder[key];
   const at = `${path}/${escapePointer(key)}`;
-  if (typeof value === 'string') {
-    addPart(event, choice, holder, key, GOES_ON.has(key) ? `${index}/field${at}` : `${index}/extra`);
-  } else if (typeof value === 'object' && value !== null) {
+  if (typeof value === 'string' && GOES_ON.has(key)) addPart(event, choice, holder, key, `${index}/field${at}`);
+  else if (typeof value === 'object' && value !== null) {
     for (const inner of Object.keys(value))
       readUnknown(event, { choice, holder: value as Json, key: inner, index, path: at });
+  } else readExtra(event, choice, holder, key, index);
+}
+
+/** Every string inside a value, and every number that may be a card's, each judged for itself. */
+function readExtra(event: StreamEvent, choice: Json, holder: Json, key: string, index: number): void {
+  const value = holder[key];
+  if (typeof value === 'string' || isLongNumber(value)) addPart(event, choice, holder, key, `${index}/extra`);
+  else if (typeof value === 'object' && value !== null) {
+    for (const inner of Object.keys(value)) readExtra(event, choice, value as Json, inner, index);
   }
 }
 
-function readToolCall(event: StreamEvent, choice: Json, call: unknown, channel: string, position: number): void {
-  if (!isJsonObject(call)) return;
+/** What only names a call. */
+const CALL_NAMES = new Set(['id', 'index', 'type']);
+
+function readToolCall(event: StreamEvent, choice: Json, call: Json, channel: string, position: number): void {
   event.bare &&= call.id === undefined && call.type === undefined;
   const index = typeof call.index === 'number' ? call.index : position;
-  if (isJsonObject(call.function)) {
-    const { name, arguments: args } = call.function;
-    event.bare &&= name === undefined && !isJsonObject(args);
-    // Some servers send an object where a string belongs.
-    if (isJsonObject(args)) {
-      const at = {
-        choice,
-        holder: call.function,
-        key: 'arguments',
-        index: Number(choice.index ?? 0),
-        path: `/tool_calls/${index}/function`,
-      };
-      readUnknown(event, at);
-    } else addPart(event, choice, call.function, 'arguments', channel + index);
+  const { function: called, custom } = call;
+  if (isJsonObject(called)) {
+    event.bare &&= called.name === undefined;
+    readArguments(event, choice, { holder: called, key: 'arguments', channel: channel + index, call: index });
   }
-  if (isJsonObject(call.custom)) addPart(event, choice, call.custom, 'input', `${channel}${index}/custom`);
+  if (isJsonObject(custom))
+    readArguments(event, choice, { holder: custom, key: 'input', channel: `${channel}${index}/custom`, call: index });
+  for (const key in call) {
+    const isName = CALL_NAMES.has(key) && typeof call[key] !== 'object';
+    const isBody = (key === 'function' || key === 'custom') && isJsonObject(call[key]);
+    if (!isName && !isBody) readOdd(event, choice, call, key);
+  }
+}
+
+/** Where the arguments of a call stand, and which channel they are of. */
+interface Arguments {
+  holder: Json;
+  key: string;
+  channel: string;
+  /** The call's place in the message. */
+  call: number;
+}
+
+/** The arguments as text; some servers send an object where a string belongs. */
+function readArguments(event: StreamEvent, choice: Json, { holder, key, channel, call }: Arguments): void {
+  const index = numberOf(choice);
+  for (const field in holder) {
+    if (field === key && typeof holder[key] === 'string') addPart(event, choice, holder, key, channel);
+    else if (field === key && isJsonObject(holder[key])) {
+      event.bare = false;
+      readUnknown(event, { choice, holder, key, index, path: `/tool_calls/${call}/function` });
+    } else if (field !== 'name' || typeof holder.name !== 'string') readOdd(event, choice, holder, field);
+  }
+}
+
+/** What does not belong there: an event that has it is not left out; `null` says nothing. */
+function readOdd(event: StreamEvent, choice: Json, holder: Json, key: string): void {
+  if (holder[key] !== null) event.bare = false;
+  readExtra(event, choice, holder, key, numberOf(choice));
 }
 
 function addPart(event: StreamEvent, choice: Json, holder: Json, key: string, channel: string): void {
-  const value = holder[key];
-  if (typeof value !== 'string') return;
   const part: EventPart = {
     channel,
-    text: value,
+    text: String(holder[key]),
     isWhole: channel.endsWith('/extra'),
     set(replaced) {
       holder[key] = replaced;

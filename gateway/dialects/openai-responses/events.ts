@@ -6,6 +6,7 @@
 import { objectOf, textOf } from '../../hub/fields.ts';
 import { isJsonObject } from '../../json.ts';
 import { type EventPart, emptyEvent, type Json, NONE, type StreamEvent } from '../dialect.ts';
+import { isLongNumber } from '../segments.ts';
 import { isCall, itemTools, TOLD, UNREAD } from './items.ts';
 import { isSealed, unseal } from './seals.ts';
 import { readUsage } from './usage.ts';
@@ -132,6 +133,7 @@ function walk(about: Walk, holder: Json, path: string[]): void {
     const value = holder[key];
     const at = [...path, key];
     if (typeof value === 'string') readString(about, holder, key, at);
+    else if (isLongNumber(value)) addPart(about.event, holder, key, '0/extra');
     else if (typeof value === 'object' && value !== null && !UNREAD.has(key)) walk(about, value as Json, at);
   }
 }
@@ -223,7 +225,7 @@ function readBeside(event: StreamEvent, holder: Json, isRead: (key: string) => b
   for (const key of Object.keys(holder)) {
     if (NAMES.has(key) || UNREAD.has(key) || isRead(key)) continue;
     const value = holder[key];
-    if (typeof value === 'string') addPart(event, holder, key, '0/extra');
+    if (typeof value === 'string' || isLongNumber(value)) addPart(event, holder, key, '0/extra');
     else if (typeof value === 'object' && value !== null) {
       const channel = channelOf(holder, textOf(holder.type) ?? '');
       readUnknown(event, value as Json, `${channel}/${key}`);
@@ -245,7 +247,8 @@ function readUnknown(event: StreamEvent, holder: Json, path: string): void {
     const goesOn = path.includes('/delta') && /\.delta$/.test(textOf(event.body?.type) ?? '');
     if (typeof value === 'string') {
       if (!UNREAD.has(key)) addPart(event, holder, key, goesOn ? `${path}/${key}` : '0/extra');
-    } else if (typeof value === 'object' && value !== null && !UNREAD.has(key)) {
+    } else if (isLongNumber(value)) addPart(event, holder, key, '0/extra');
+    else if (typeof value === 'object' && value !== null && !UNREAD.has(key)) {
       readUnknown(event, value as Json, `${path}/${key}`);
     }
   }
@@ -258,7 +261,7 @@ function indexOf(value: unknown): number {
 function addPart(event: StreamEvent, holder: Json, key: string, channel: string): void {
   const part: EventPart = {
     channel,
-    text: holder[key] as string,
+    text: String(holder[key]),
     isWhole: channel === '0/extra',
     set: (text) => rewrite(event, holder, key, text),
   };

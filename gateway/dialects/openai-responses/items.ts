@@ -11,8 +11,15 @@ import { unseal } from './seals.ts';
 /** Every piece of text that the model will read. */
 export function requestSegments(body: Json): Segment[] {
   const segments = new Segments();
-  for (const [field, role, channel] of REQUEST_FIELDS) segments.deep(`/${field}`, body[field], role, channel, false);
-  segments.deep('/text/format', (body.text as Json | undefined)?.format, 'system', 'tool-definition', false);
+  for (const [key, value] of Object.entries(body)) {
+    const [role, channel] =
+      (Object.hasOwn(REQUEST_FIELDS, key) && REQUEST_FIELDS[key]) || (['system', 'text'] as const);
+    if (!SETTINGS.has(key)) segments.deep(`/${escapePointer(key)}`, value, role, channel, false);
+  }
+  if (isJsonObject(body.text)) {
+    const { verbosity: _verbosity, ...text } = body.text;
+    segments.deep('/text', text, 'system', 'tool-definition', false);
+  } else segments.deep('/text', body.text, 'system', 'text', false);
   if (!Array.isArray(body.input)) segments.deep('/input', body.input, 'user', 'text', false);
   else {
     const newest = body.input.findLastIndex((item) => isJsonObject(item) && item.role === 'user');
@@ -25,12 +32,19 @@ export function requestSegments(body: Json): Segment[] {
   return segments.list;
 }
 
-/** What a model reads beside the items. */
-const REQUEST_FIELDS: [string, Role, Channel][] = [
-  ['instructions', 'system', 'text'],
-  ['tools', 'system', 'tool-definition'],
-  ['prompt', 'user', 'text'],
-];
+/** What is not the system's text among what a model reads beside the items. */
+const REQUEST_FIELDS: Record<string, [Role, Channel]> = {
+  tools: ['system', 'tool-definition'],
+  prompt: ['user', 'text'],
+};
+
+/** What says how to answer, and nothing that the model reads; `input` and `text` are read for themselves. */
+const SETTINGS = new Set([
+  ...['input', 'text', 'model', 'background', 'context_management', 'conversation', 'include', 'max_output_tokens'],
+  ...['max_tool_calls', 'metadata', 'parallel_tool_calls', 'previous_response_id', 'prompt_cache_key', 'reasoning'],
+  ...['prompt_cache_options', 'prompt_cache_retention', 'safety_identifier', 'service_tier', 'store', 'stream'],
+  ...['stream_options', 'temperature', 'tool_choice', 'top_logprobs', 'top_p', 'truncation', 'user'],
+]);
 
 const ROLES: Record<string, Role> = { system: 'system', developer: 'system', user: 'user', assistant: 'assistant' };
 
