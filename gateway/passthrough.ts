@@ -4,6 +4,7 @@
  */
 import { replyHead } from './answer.ts';
 import { forwardedHeaders } from './attempt.ts';
+import { isDisguisedCall } from './dialects/registry.ts';
 import { GatewayError } from './errors.ts';
 import * as hooks from './hooks.ts';
 import { identityHeaders } from './identity.ts';
@@ -29,13 +30,15 @@ export async function passThrough(life: Life, { provider, unguarded }: Passthrou
       'This path is not open: the guards of this gateway cannot read what goes through it.',
     );
   }
+  if (isDisguisedCall(path)) throw new GatewayError('not_found', 'Write the path as the API’s documentation has it.');
+  const withBody = METHODS.get(exchange.method);
+  if (withBody === undefined) {
+    throw new GatewayError('method_not_allowed', 'This method is not passed on.', { headers: { allow: ALLOWED } });
+  }
   record.facts.model = PASSED;
   record.facts.provider = provider.name;
   await permit(life);
-  const body =
-    exchange.method === 'GET' || exchange.method === 'HEAD'
-      ? undefined
-      : await exchange.readBody(snapshot.config.limits.body);
+  const body = withBody ? await exchange.readBody(snapshot.config.limits.body) : undefined;
   const type = exchange.headers['content-type'];
   const call = await provider.sign({
     method: exchange.method,
@@ -51,7 +54,37 @@ export async function passThrough(life: Life, { provider, unguarded }: Passthrou
   const request = gateway.upstream.send(provider, call, body);
   exchange.onGone(() => request.abort());
   record.isSent = true;
-  await copy(life, await request.reply);
+  const reply = await request.reply;
+  refuseOdd(reply, provider);
+  await copy(life, reply);
+}
+
+/** The methods that go on, and whether they have a body. TRACE would have the provider's key sent back. */
+const METHODS = new Map([
+  ['GET', false],
+  ['HEAD', false],
+  ['POST', true],
+  ['PUT', true],
+  ['PATCH', true],
+  ['DELETE', true],
+]);
+const ALLOWED = [...METHODS.keys()].join(', ');
+
+/**
+ * Where a provider sends people elsewhere, or has something against the gateway's key, its answer would tell them what is
+ * not theirs: signed addresses, accounts, pieces of the key.
+ */
+function refuseOdd(reply: UpstreamReply, provider: Provider): void {
+  const { status, headers } = reply;
+  const encoding = headers['content-encoding'] ?? 'identity';
+  const isOdd = (status >= 300 && status < 400) || status === 401 || status === 403 || status === 407;
+  if (!isOdd && encoding === 'identity') return;
+  reply.abort();
+  if (!isOdd) {
+    throw new GatewayError('upstream_bad_answer', `The provider “${provider.name}” compressed its answer unasked.`);
+  }
+  const { code, message, details } = provider.readError(status, undefined, headers);
+  throw new GatewayError(code, message, { ...details, cause: `status ${status}` });
 }
 
 /** What is asked for has no model's name; rules name it so. */
@@ -75,18 +108,17 @@ async function permit({ route, record }: Life): Promise<void> {
 
 /** Some vendors take a key there; the client's own never goes upstream. */
 function safeQuery(query: string): string {
-  const kept = query
-    .split('&')
-    .filter((pair) => pair !== '' && !/^(?:key|api[-_]key|access_token)(?:=|$)/i.test(decoded(pair)));
+  const kept = query.split('&').filter((pair) => pair !== '' && !CREDENTIAL.test(nameOf(pair)));
   return kept.length === 0 ? '' : `?${kept.join('&')}`;
 }
 
-function decoded(pair: string): string {
-  try {
-    return decodeURIComponent(pair);
-  } catch {
-    return pair;
-  }
+/** Names by which vendors take keys, tokens and signed requests. */
+const CREDENTIAL =
+  /^(?:\$?key|api[-_]?key|(?:ocp-apim-)?subscription-key|(?:access|oauth|bearer|auth)[-_]?token|token|x-(?:amz|goog)-.*)$/i;
+
+/** A parameter's name as the other side may read it. */
+function nameOf(pair: string): string {
+  return new URLSearchParams(pair).keys().next().value?.trim() ?? '';
 }
 
 /** Hands the answer on as it comes. */

@@ -26,6 +26,7 @@ import { passThrough } from './passthrough.ts';
 import { resumable, resume } from './resume/resume.ts';
 import type { Model, Route, Snapshot } from './snapshot.ts';
 import { Guarded } from './stream/guarded.ts';
+import { usageSoFar } from './stream/meter.ts';
 import { PassThrough } from './stream/pass-through.ts';
 import type { RelayContext } from './stream/relay.ts';
 import { Restorer } from './stream/restore.ts';
@@ -230,12 +231,20 @@ async function readBody({ exchange, snapshot }: Life): Promise<Buffer> {
 /** Longest name of a model that is looked up, in UTF-16 units. */
 const MAX_MODEL_NAME = 256;
 
+/** Steps of a path: where a name becomes a part of one, `allowed/../other` would ask for another model than was allowed. */
+const STEPS = /(?:^|[/\\])\.{0,2}(?:[/\\]|$)/;
+
+/** Whether a name may become a label, a field of the log and a part of a provider's path. */
+function isFit(name: string): boolean {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: no name has any
+  return name.length <= MAX_MODEL_NAME && name.isWellFormed() && !/[\x00-\x1f\x7f]/.test(name) && !STEPS.test(name);
+}
+
 function findModel(route: Route, request: ModelRequest, record: RequestRecord): Model {
   const name = route.config.model ?? request.model ?? route.config.defaultModel;
   if (name === undefined || name === '')
     throw new GatewayError('missing_model', 'Name a model in the field `model`.', { param: 'model' });
-  // A name becomes a label and a field of the log, so it may not be a book.
-  const model = name.length > MAX_MODEL_NAME ? undefined : route.findModel(name);
+  const model = isFit(name) ? route.findModel(name) : undefined;
   if (model === undefined) {
     const known = route.models
       .map(({ id }) => id)
@@ -414,13 +423,8 @@ function settle({ record, route, gateway, snapshot }: Ended): Promise<unknown> |
   if (record.status === 0) record.status = 499;
   // Who leaves before the answer has had the provider read the prompt all the same.
   const isOwed = record.answerChars > 0 || (record.outcome === 'aborted' && record.isSent);
-  if (record.usage === undefined && isOwed) {
-    record.usage = {
-      inputTokens: record.estimatedInputTokens,
-      outputTokens: Math.ceil(record.answerChars / 4),
-      estimated: true,
-    };
-  }
+  const isPart = record.streamed && record.outcome !== 'finished';
+  if (isOwed && (record.usage === undefined || isPart)) record.usage = usageSoFar(record);
   gateway.settle(record, durationMs, snapshot);
   const remembered = hooks.remember(record);
   if (route === undefined || route.hooks.observe === null) return remembered;

@@ -48,6 +48,24 @@ function matched(path: string, query: string): Call | undefined {
   return undefined;
 }
 
+/**
+ * Whether a path that is no dialect's call is one in another spelling: escaped, in capitals, with parameters or steps.
+ * Servers differ in what they make of these, so what is forbidden at the one would be asked for by the other.
+ */
+export function isDisguisedCall(path: string): boolean {
+  let plain = path;
+  for (let i = 0; i < 3 && plain.includes('%'); i += 1) plain = unescaped(plain);
+  plain = plain.replace(/;[^/]*|[^\x21-\x7e]/g, '').replace(/[/\\]+/g, '/');
+  const { pathname } = new URL(`http://any${plain}`);
+  const known = pathname.replace(/(?<=.)\/$/, '').toLowerCase();
+  return EXACT.has(known) || PATTERNS.some(({ pathPattern }) => new RegExp(pathPattern!, 'i').test(known));
+}
+
+/** Without the escapes that stand for ASCII. */
+function unescaped(path: string): string {
+  return path.replace(/%[0-7][0-9a-f]/gi, decodeURIComponent);
+}
+
 /** What answers are shaped in where the path tells no dialect. */
 export const DEFAULT_DIALECT: Dialect = openaiChat;
 

@@ -6,7 +6,7 @@
 import { invalid } from '../../hub/fields.ts';
 import { isJsonObject } from '../../json.ts';
 import type { CountDialect, Json } from '../dialect.ts';
-import { addRequest, decoded, gemini, pathOf } from '../gemini/dialect.ts';
+import { addRequest, checkModel, decoded, gemini, pathOf } from '../gemini/dialect.ts';
 import { toHub } from '../gemini/request.ts';
 import { fieldOf, nameIn } from '../gemini/spelling.ts';
 import { escapePointer, Segments } from '../segments.ts';
@@ -19,7 +19,11 @@ export const geminiCountTokens: CountDialect = {
   paths: [],
   pathPattern: pathOf('countTokens'),
   readPath: ({ model = '' }) => ({ model: decoded(model), stream: false }),
-  readRequest: (body, path) => ({ ...readRequest(promptOf(body), path), body }),
+  readRequest(body, path) {
+    checkModel(body.model, 'model', path);
+    const { amend: _amend, ...request } = readRequest(promptOf(body), path);
+    return { ...request, body };
+  },
   requestSegments(body) {
     const segments = new Segments();
     const name = nameIn(body, INNER);
@@ -37,8 +41,7 @@ export const geminiCountTokens: CountDialect = {
   replyFacts: () => ({ usage: undefined, model: undefined }),
   skimReply: () => undefined,
   rename(body, model) {
-    const prompt = promptOf(body);
-    if (prompt.model !== undefined) prompt.model = `models/${model}`;
+    for (const named of [body, promptOf(body)]) if (named.model !== undefined) named.model = `models/${model}`;
   },
   limitOutput: () => {},
   markLimited: () => false,

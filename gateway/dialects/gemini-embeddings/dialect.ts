@@ -7,7 +7,7 @@ import { Fields, invalid } from '../../hub/fields.ts';
 import type { EmbeddingsReply } from '../../hub/reply.ts';
 import type { EmbeddingsRequest } from '../../hub/request.ts';
 import type { EmbeddingsDialect, Json, ModelRequest, PathFacts } from '../dialect.ts';
-import { decoded, gemini, pathOf } from '../gemini/dialect.ts';
+import { checkModel, decoded, gemini, pathOf } from '../gemini/dialect.ts';
 import { contentSegments } from '../gemini/parts.ts';
 import { camel, camelKeys } from '../gemini/spelling.ts';
 import { readUsage, writeUsage } from '../gemini/usage.ts';
@@ -44,6 +44,7 @@ export const geminiEmbedding: EmbeddingsDialect = {
   pathPattern: pathOf('embedContent'),
   readRequest(body, path) {
     textOf(open(body, ''));
+    checkModel(body.model, 'model', path);
     return requestOf(body, path);
   },
   requestSegments: (body) => segmentsOf([['', body]]),
@@ -58,7 +59,10 @@ export const geminiEmbeddings: EmbeddingsDialect = {
   name: 'gemini-embeddings',
   pathPattern: pathOf('batchEmbedContents'),
   readRequest(body, path) {
-    for (const request of batchOf(new Fields(body))) textOf(request);
+    for (const request of batchOf(new Fields(body))) {
+      textOf(request);
+      checkModel(request.any('model'), request.at('model'), path);
+    }
     return requestOf(body, path);
   },
   requestSegments: (body) => segmentsOf((body.requests as unknown[]).map((one, i) => [`/requests/${i}`, one])),

@@ -99,8 +99,17 @@ function modelEntry({ id }: ListedModel): Json {
 
 // --- Requests -----------------------------------------------------------------------------------------------------
 
-function readRequest(body: Json, { model, stream = false }: PathFacts): ModelRequest {
+/** @throws GatewayError 400 when a body names another model than its path, which alone was allowed, limited and priced */
+export function checkModel(given: unknown, at: string, { model = '' }: PathFacts): void {
+  if (given === undefined || given === null || given === model) return;
+  if (typeof given !== 'string' || !`/${given}`.endsWith(`/models/${model}`))
+    throw invalid(at, 'must be the model that the path names');
+}
+
+function readRequest(body: Json, path: PathFacts): ModelRequest {
+  const { model, stream = false } = path;
   const { contents } = camelKeys(body, '') as Json;
+  checkModel(body.model, 'model', path);
   if (!Array.isArray(contents)) throw invalid('contents', 'is missing or not a list');
   if (!contents.every(isJsonObject)) throw invalid('contents', 'must be a list of objects');
   const config = configOf(body);
@@ -113,7 +122,13 @@ function readRequest(body: Json, { model, stream = false }: PathFacts): ModelReq
     wantsUsage: true,
     choices: typeof choices === 'number' && choices > 1 ? Math.floor(choices) : 1,
     maxOutputTokens: isBound(bound) ? bound : undefined,
+    // The path names it; what it is called upstream is another matter.
+    ...(body.model !== undefined && { amend: withoutModel }),
   };
+}
+
+function withoutModel(body: Json): void {
+  delete body.model;
 }
 
 /** @throws GatewayError 400 when it is no object, or has a field by both of its names */

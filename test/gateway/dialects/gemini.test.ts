@@ -932,7 +932,8 @@ describe('counting', () => {
     ['a request’s fields', inner],
   ])('takes %s', (_, body) => {
     expect(findCall(`${PATH}:countTokens`, '')).toMatchObject({ dialect: { name: 'gemini-count-tokens' } });
-    expect(geminiCountTokens.readRequest(body, { model: 'm' })).toMatchObject({ model: 'm', stream: false });
+    expect(geminiCountTokens.readRequest(body, { model: 'a' })).toMatchObject({ model: 'a', stream: false });
+    expect(() => geminiCountTokens.readRequest(body, { model: 'b' })).toThrow('must be the model that the path names');
     expect(geminiCountTokens.toHub(body).messages.map(({ role }) => role)).toEqual(['system', 'user']);
     const segments = geminiCountTokens.requestSegments(body);
     expect(segments.map(({ text }) => text)).toEqual(['b', 'c']);
