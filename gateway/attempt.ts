@@ -157,7 +157,7 @@ async function tried(
   const call = await provider.sign({
     method: 'POST',
     path: endpoint.path(facts),
-    headers: [...(endpoint.headers?.(facts) ?? []), ...ownHeaders(life, provider)],
+    headers: ['content-type', 'application/json', ...(endpoint.headers?.(facts) ?? []), ...ownHeaders(life, provider)],
     body,
   });
   stop.check();
@@ -178,7 +178,7 @@ async function tried(
     const chat = endpoint as ChatEndpoint;
     const passes = isNative && join === undefined;
     const look = passes ? lookAtDialect(dialect, wantsContent) : lookAtEvents(chat.openReader(), wantsContent);
-    const begun = await primed(reply, look, target.timeouts.firstToken);
+    const begun = await primed(reply, look, { firstTokenMs: target.timeouts.firstToken, stopped: stop.stopped });
     return { kind: 'stream', reply: begun, endpoint: chat, isNative: passes, leftOut: written.leftOut };
   }
   const bytes = await reply.collect(snapshot.config.limits.reply);
@@ -243,17 +243,16 @@ function hubRequest(outgoing: Outgoing, dialect: Dialect, join: Join | undefined
     hub.maxOutputTokens = most;
     hub.used.set('max-tokens', hub.used.get('max-tokens') ?? 'max_tokens');
   }
-  if (join?.mode === 'continue') goOnFrom(hub, join.said);
+  if (join?.mode === 'continue') goOnFrom(hub, join.said.soFar);
   return hub;
 }
 
 /** White space at the end of a prefix is refused by some models; the join makes up for it. */
-function goOnFrom(request: HubRequest, said: Said): void {
-  request.messages.push({
-    role: 'assistant',
-    parts: [{ type: 'text', text: said.soFar.trimEnd() }],
-    at: 'messages',
-  });
+function goOnFrom(request: HubRequest, text: string): void {
+  request.messages.push({ role: 'assistant', parts: [{ type: 'text', text: text.trimEnd() }], at: 'messages' });
+  // A part of the bound is used up, by an estimate of 4 characters a token.
+  if (request.maxOutputTokens !== undefined)
+    request.maxOutputTokens = Math.max(1, request.maxOutputTokens - Math.ceil(text.length / 4));
   request.used.set('prefill' satisfies Feature, 'messages');
   // The thinking is over: the answer has begun.
   request.reasoning = { off: true };
@@ -371,6 +370,10 @@ function translate({ endpoint }: Written, bytes: Buffer, { dialect, record }: Li
   const answer = parseJson(bytes);
   if (!isJsonObject(answer)) throw badAnswer();
   const { fromHub }: { fromHub(reply: Operations[Operation]['reply'], model: string, request: Json): Json } = dialect;
-  const body = fromHub(endpoint.read(answer), record.facts.model ?? '', request);
-  return { bytes: Buffer.from(JSON.stringify(body)), body, facts: dialect.replyFacts(body) };
+  const reply = endpoint.read(answer);
+  const body = fromHub(reply, record.facts.model ?? '', request);
+  const facts = dialect.replyFacts(body);
+  // Formats that want figures get zeros where the provider told none: those are not what it cost.
+  if ('choices' in reply && reply.usage === undefined) facts.usage = undefined;
+  return { bytes: Buffer.from(JSON.stringify(body)), body, facts };
 }

@@ -16,9 +16,11 @@ import {
 } from './attempt.ts';
 import type { ChatDialect } from './dialects/dialect.ts';
 import { asGatewayError, GatewayError } from './errors.ts';
+import type { HubUsage } from './hub/reply.ts';
 import type { Life } from './life.ts';
 import type { StreamReader } from './providers/provider.ts';
 import { namedTargets } from './routing/named.ts';
+import { isNotSent } from './routing/passing.ts';
 import {
   type CompiledModel,
   type Attempt as Next,
@@ -117,7 +119,7 @@ class Calls {
         }
         failure = asGatewayError(error);
         // That one target cannot do what was asked says less than why another one, which can, did not.
-        if (told === undefined || failure.code !== 'unsupported_field') told = failure;
+        if (told === undefined || !isNotSent(failure)) told = failure;
       }
     }
     if (told === undefined) throw broken ?? new GatewayError('internal', 'The model has no target.');
@@ -233,8 +235,15 @@ class Calls {
       dialect,
       model: life.record.facts.model ?? '',
       rescue: this.canRescue
-        ? { next: (said, failure) => this.goOn(said, failure), estimate: (said) => this.estimate(said) }
+        ? {
+            next: (said, failure) => this.goOn(said, failure),
+            abandon: () => this.abandon(),
+            spent: (usage) => {
+              life.record.usage = usage;
+            },
+          }
         : undefined,
+      estimate: (chars) => this.estimate(chars),
       wantsJson: () => dialect.toHub(outgoing.request.body).format !== undefined,
       maxSaid: life.snapshot.config.limits.reply,
     };
@@ -262,8 +271,13 @@ class Calls {
       passes: isNative,
       joins,
       stallMs: target.timeouts.stall,
-      onBroken: ({ code, retryAfterMs }) =>
-        this.plan.tell(target, { ok: false, code, retryAfterMs, durationMs: performance.now() - this.startedAt }),
+      onBroken: (failure) =>
+        this.plan.tell(target, {
+          ok: false,
+          code: failure?.code,
+          retryAfterMs: failure?.retryAfterMs,
+          durationMs: performance.now() - this.startedAt,
+        }),
     };
   }
 
@@ -275,23 +289,23 @@ class Calls {
       rescues.cell({ outcome: leg.joins ?? 'replay' }).value += 1;
       return leg;
     } catch (error) {
-      rescues.cell({ outcome: 'failed' }).value += 1;
+      if (error !== GONE) rescues.cell({ outcome: 'failed' }).value += 1;
       throw error;
     }
   }
 
-  private async joined(next: Next, said: Said): Promise<Leg> {
-    const mode = this.joinMode(next.target, said);
+  private async joined(next: Next, said: Said, mode = this.joinMode(next.target, said)): Promise<Leg> {
     try {
       const answer = await this.start(next, { said, mode }).answer;
       if (answer.kind === 'stream') return this.leg(answer, next.target, mode);
       throw new GatewayError('upstream_bad_answer', 'The provider did not stream its answer.');
     } catch (error) {
       if (mode === 'replay' || !isRefused(error)) throw error;
+      const leg = await this.joined(next, said, 'replay');
       // This model takes no beginning of an answer: remembered, so that it is not asked for it again.
       const { noPrefill } = this.life.gateway;
-      if (noPrefill.size < MAX_REMEMBERED) noPrefill.add(keyOf(next.target));
-      return this.joined(next, said);
+      if (isFromUpstream(error) && noPrefill.size < MAX_REMEMBERED) noPrefill.add(keyOf(next.target));
+      return leg;
     }
   }
 
@@ -299,14 +313,16 @@ class Calls {
     const { dialect, gateway } = this.life;
     const own = provider.endpoints.chat.find((endpoint) => endpoint.dialect === dialect.name);
     const { prefill } = own ?? provider.endpoints.chat[0]!;
-    const isPossible =
-      prefill !== 'no' && said.soFar.trim() !== '' && !gateway.noPrefill.has(keyOf({ provider, model }));
+    const text = said.soFar;
+    // Half a character cannot be sent.
+    const isSendable = text.trim() !== '' && text.isWellFormed();
+    const isPossible = prefill !== 'no' && isSendable && !gateway.noPrefill.has(keyOf({ provider, model }));
     return isPossible && this.model.policy.rescue === 'continue' ? 'continue' : 'replay';
   }
 
-  private estimate(said: Said) {
+  private estimate(chars: number): HubUsage {
     const { estimatedInputTokens } = this.life.record;
-    return { inputTokens: estimatedInputTokens, outputTokens: Math.ceil(said.length / 4), estimated: true };
+    return { inputTokens: estimatedInputTokens, outputTokens: Math.ceil(chars / 4), estimated: true };
   }
 }
 
@@ -318,8 +334,11 @@ function keyOf({ provider, model }: Pick<RoutedTarget, 'provider' | 'model'>): s
 }
 
 function isRefused(error: unknown): boolean {
-  const code = error instanceof GatewayError ? error.code : undefined;
-  return code === 'upstream_invalid_request' || code === 'unsupported_field' || code === 'invalid_request';
+  return isFromUpstream(error) || (error instanceof GatewayError && isNotSent(error));
+}
+
+function isFromUpstream(error: unknown): boolean {
+  return error instanceof GatewayError && error.code === 'upstream_invalid_request';
 }
 
 function asAttempt(reply: UpstreamReply): Attempt {

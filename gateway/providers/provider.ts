@@ -104,6 +104,11 @@ export interface StreamReader {
   push(bytes: Buffer): HubEvent[];
   /** The connection has ended: what that means, such as `end` where the format has no other mark. */
   end(): HubEvent[];
+  /**
+   * Whether there was something that takes a place in the answer and is no event of the hub, so that what another
+   * provider says would get a wrong place in it; default: never.
+   */
+  readonly hasUnknown?: boolean;
 }
 
 export interface Provider {

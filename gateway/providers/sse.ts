@@ -1,7 +1,7 @@
 /** Reads a provider's server-sent events: cuts the bytes into frames and hands their data to the vendor's own reader. */
 
 import type { Json } from '../dialects/dialect.ts';
-import { GatewayError } from '../errors.ts';
+import { asGatewayError, GatewayError } from '../errors.ts';
 import { badAnswer } from '../hub/fields.ts';
 import type { HubEvent } from '../hub/reply.ts';
 import { isJsonObject } from '../json.ts';
@@ -14,7 +14,13 @@ export abstract class SseReader implements StreamReader {
 
   push(bytes: Buffer): HubEvent[] {
     const events: HubEvent[] = [];
-    for (const frame of this.cut(bytes)) this.readFrame(frame, events);
+    try {
+      for (const frame of this.cut(bytes)) this.readFrame(frame, events);
+    } catch (error) {
+      // What came before it in the same piece is passed on first.
+      if (events.length === 0) throw error;
+      events.push({ type: 'error', error: asGatewayError(error) });
+    }
     return events;
   }
 

@@ -30,6 +30,11 @@ const TARGETS_FAULTS: ReadonlySet<ErrorCode> = new Set([
   'stream_broken',
 ]);
 
+/** Whether a request could not be written for a target, which says nothing of how another one takes it. */
+export function isNotSent({ code }: GatewayError): boolean {
+  return code === 'unsupported_field' || code === 'invalid_request';
+}
+
 /** Whether another try may help. */
 export function isPassing(failure: GatewayError, on: Triggers): boolean {
   const word = WORDS[failure.code];

@@ -11,7 +11,7 @@ import type { RetryBudget } from './budget.ts';
 import type { Permit } from './circuit.ts';
 import { type Condition, type ConditionVariables, conditionVariables } from './condition.ts';
 import type { TargetHealth } from './health.ts';
-import { isConnectionLost, isPassing, isTargetsFault, type Triggers } from './passing.ts';
+import { isConnectionLost, isNotSent, isPassing, isTargetsFault, type Triggers } from './passing.ts';
 import type { Strategy } from './strategies.ts';
 
 /** In milliseconds; undefined: no bound. */
@@ -188,7 +188,7 @@ class RequestPlan implements Plan {
     if (this.last === undefined) return this.first(now);
     if (failure === undefined) return this.elsewhere(now);
     this.failures.push({ target: this.last, failure });
-    if (failure.code === 'unsupported_field') return this.notSent(now, failure);
+    if (isNotSent(failure)) return this.notSent(now, failure);
     const special = this.fallBack(failure, now);
     if (special !== undefined) return special;
     const { attempts = Number.POSITIVE_INFINITY, on } = this.model.policy.retry;

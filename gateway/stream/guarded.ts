@@ -10,6 +10,7 @@ import { asGatewayError, GatewayError } from '../errors.ts';
 import type { ToolCalls } from '../tool-calls.ts';
 import { Channel, type ChannelContext } from './channel.ts';
 import { FrameReader, frameData, isErrorFrame } from './frames.ts';
+import { usageSoFar } from './meter.ts';
 import { BROKEN, Relay, type RelayContext } from './relay.ts';
 
 /** How many events may wait for a slow guard before the provider has to. */
@@ -125,11 +126,7 @@ export class Guarded extends Relay {
     this.isClosing = true;
     reply.abort();
     record.code = 'quota_exhausted';
-    record.usage ??= {
-      inputTokens: record.estimatedInputTokens,
-      outputTokens: Math.ceil(record.answerChars / 4),
-      estimated: true,
-    };
+    record.usage = usageSoFar(record);
     this.afterwards = () => {
       this.afterwards = undefined;
       this.lastWords(() => {

@@ -11,9 +11,9 @@ import { asGatewayError, GatewayError } from '../errors.ts';
 import type { HubEvent, HubUsage } from '../hub/reply.ts';
 import type { StreamReader } from '../providers/provider.ts';
 import type { BodyListener, UpstreamReply } from '../upstream.ts';
-import { borderOf, FrameReader, frameData, isErrorFrame, MAX_FRAME } from './frames.ts';
+import { borderOf, FrameReader, frameData, MAX_FRAME } from './frames.ts';
 import { BROKEN } from './relay.ts';
-import { Said } from './said.ts';
+import { Said, UNJOINED, Unjoined } from './said.ts';
 
 /** One provider's part of a stream. */
 export interface Leg {
@@ -25,16 +25,18 @@ export interface Leg {
   joins?: 'continue' | 'replay';
   /** Longest silence between two pieces of content, in ms; undefined: what the connection allows. */
   stallMs: number | undefined;
-  /** Called when it breaks after its beginning. */
-  onBroken(failure: GatewayError): void;
+  /** Called when it breaks after its beginning; without a failure where it is not to blame. */
+  onBroken(failure: GatewayError | undefined): void;
 }
 
 /** What a stream may do when it breaks. */
 export interface Rescue {
   /** The next provider's part, when it has begun to speak; rejects with why there is none. */
   next(said: Said, failure: GatewayError): Promise<Leg>;
-  /** The usage of the broken part, where its provider told none. */
-  estimate(said: Said): HubUsage;
+  /** Nobody waits for it any more. */
+  abandon(): void;
+  /** What the broken parts have cost, for where no end tells what all of them did. */
+  spent(usage: HubUsage): void;
 }
 
 export interface HubStreamOptions {
@@ -43,6 +45,8 @@ export interface HubStreamOptions {
   model: string;
   /** Undefined: a broken stream stays broken. */
   rescue: Rescue | undefined;
+  /** The usage of a part that said so many characters, where its provider told none. */
+  estimate(chars: number): HubUsage;
   /** Whether the answer must be JSON, so that a join has to be checked; asked at a join only. */
   wantsJson(): boolean;
   /** Longest text that is kept to join at, in UTF-16 units. */
@@ -65,12 +69,16 @@ export class HubStream implements UpstreamReply {
   private isPaused = false;
   private isOver = false;
   private isJoined = false;
+  /** Whether the part under way has broken, and the next is not there: what it may still say does not count. */
+  private isBroken = false;
   /** Bytes of an event that has not ended, where bytes pass. */
   private rest: Buffer | undefined;
   private stall: NodeJS.Timeout | undefined;
   /** What the parts before this one have cost. */
   private spent: HubUsage | undefined;
   private lastUsage: HubUsage | undefined;
+  /** Characters that the part under way has said, what is not sent included. */
+  private chars = 0;
 
   constructor(first: Leg, options: HubStreamOptions) {
     this.leg = first;
@@ -104,6 +112,7 @@ export class HubStream implements UpstreamReply {
   abort(): void {
     if (this.isOver) return;
     this.over();
+    if (this.isBroken) this.options.rescue?.abandon();
     this.leg.reply.abort();
   }
 
@@ -115,8 +124,9 @@ export class HubStream implements UpstreamReply {
 
   private attach(leg: Leg): void {
     // A part that has been left behind has nothing to say any more.
-    const isCurrent = () => this.leg === leg && !this.isOver;
+    const isCurrent = () => this.leg === leg && !this.isBroken && !this.isOver;
     this.leg = leg;
+    this.isBroken = false;
     this.watch();
     leg.reply.listen({
       data: (chunk) => {
@@ -156,27 +166,18 @@ export class HubStream implements UpstreamReply {
   /** Bytes of the client's own dialect: read along, so that another provider can go on where they end. */
   private passOn(bytes: Buffer): void {
     const events = this.leg.reader.push(bytes);
-    const failed = events.findIndex(({ type }) => type === 'error');
-    if (this.isRecorded) {
-      for (const event of events) this.note(event);
-      this.said.reword(this.options.begunWith!);
-      return;
-    }
-    if (failed < 0) {
-      for (const event of events) this.note(event);
-      this.listener?.data(bytes);
-      return;
-    }
-    for (const event of events.slice(0, failed)) this.note(event);
-    this.listener?.data(this.beforeError(bytes));
-    this.broke((events[failed] as HubEvent & { type: 'error' }).error);
+    const failed = events.find((event) => event.type === 'error');
+    for (const event of failed === undefined ? events : events.slice(0, events.indexOf(failed))) this.note(event);
+    if (this.isRecorded) this.said.reword(this.options.begunWith!);
+    else this.listener?.data(failed === undefined ? bytes : this.beforeError(bytes));
+    if (failed !== undefined) throw failed.error;
   }
 
-  /** The events of a run that come before the provider's own error. */
+  /** The events of a run that come before the one that its provider's answer breaks at. */
   private beforeError(bytes: Buffer): Buffer {
     const frames = new FrameReader().push(bytes);
-    const failed = frames.findIndex((frame) => reportsError(this.options.dialect, frame));
-    return Buffer.from(frames.slice(0, failed < 0 ? undefined : failed).join(''));
+    const failed = frames.findIndex((frame) => isFault(this.options.dialect, frame));
+    return Buffer.from(frames.slice(0, Math.max(0, failed)).join(''));
   }
 
   private get isRecorded(): boolean {
@@ -184,9 +185,14 @@ export class HubStream implements UpstreamReply {
   }
 
   private note(event: HubEvent): void {
+    this.count(event);
     this.look(event);
     // Written for nobody: what the writer remembers is what it will go on from.
     if (this.options.rescue !== undefined) this.writer.write(event);
+  }
+
+  private count(event: HubEvent): void {
+    if ('text' in event) this.chars += event.text.length;
   }
 
   /** Reads an event before it goes out. */
@@ -199,25 +205,45 @@ export class HubStream implements UpstreamReply {
 
   private take(events: HubEvent[]): void {
     let out = '';
-    for (const event of events) {
-      if (this.isOver) break;
-      if (event.type === 'error') {
-        this.send(out);
-        this.broke(event.error);
-        return;
+    try {
+      for (const event of events) {
+        if (event.type === 'error') throw event.error;
+        this.count(event);
+        for (const joined of this.isJoined ? this.said.join(event) : [event]) out += this.written(joined);
       }
-      for (const joined of this.isJoined ? this.said.join(event) : [event]) out += this.written(joined);
+    } finally {
+      // What came before a fault has been taken down as said.
+      this.send(out);
     }
-    this.send(out);
   }
 
   private written(event: HubEvent): string {
-    this.look(event);
     const isAtEnd = event.type === 'finish' && event.finish === 'stop';
     if (isAtEnd && this.isJoined && this.options.wantsJson() && !this.said.isJson) {
-      throw new GatewayError('stream_broken', UNJOINED, { cause: 'the joined text is not JSON' });
+      this.said.spoil();
+      throw new Unjoined('the joined text is not JSON');
     }
+    this.look(event);
+    if (event.type === 'end') return this.writtenEnd();
     return this.writer.write(event.type === 'usage' ? { type: 'usage', usage: this.total(event.usage) } : event);
+  }
+
+  private writtenEnd(): string {
+    const usage = this.lastUsage ?? this.options.estimate(this.chars);
+    return this.writer.write({ type: 'usage', usage: this.total(usage) }) + this.writer.write({ type: 'end' });
+  }
+
+  /** What ends a stream whose finish has passed as it came. */
+  private endBehindFinish(): string {
+    const { dialect, rescue } = this.options;
+    // Without a rescue the writer knows nothing of what has passed.
+    if (rescue === undefined) return '';
+    const isUsageTold = this.lastUsage !== undefined;
+    const isNew = (frame: string) => {
+      const { finished, usageOnly } = dialect.readEvent(frameData(frame) ?? '');
+      return finished.length === 0 && !(usageOnly && isUsageTold);
+    };
+    return new FrameReader().push(Buffer.from(this.writtenEnd())).filter(isNew).join('');
   }
 
   private total(usage: HubUsage): HubUsage {
@@ -244,7 +270,7 @@ export class HubStream implements UpstreamReply {
     this.take(this.leg.reader.end());
     if (this.isOver) return;
     if (this.said.isEnded) this.complete('');
-    else if (this.said.isFinished) this.complete(this.writer.write({ type: 'end' }));
+    else if (this.said.isFinished) this.complete(this.writtenEnd());
     else this.broke(new GatewayError('stream_broken', BROKEN, { cause: 'the connection ended before the answer' }));
   }
 
@@ -272,38 +298,51 @@ export class HubStream implements UpstreamReply {
     if (this.isOver) return;
     clearTimeout(this.stall);
     this.rest = undefined;
+    this.isBroken = true;
     const { leg } = this;
     leg.reply.abort();
     if (this.said.isFinished) {
       // All that was needed had come.
-      this.complete(this.said.isEnded ? '' : this.writer.write({ type: 'end' }));
+      this.complete(this.said.isEnded ? '' : leg.passes ? this.endBehindFinish() : this.writtenEnd());
       return;
     }
-    leg.onBroken(failure);
+    leg.onBroken(failure instanceof Unjoined ? undefined : failure);
     const { rescue } = this.options;
-    if (rescue === undefined || !this.said.canBeJoined) this.fail(failure);
+    const hasUnknown = leg.passes && leg.reader.hasUnknown === true;
+    if (rescue === undefined || !this.said.canBeJoined || hasUnknown) this.fail(failure);
     else this.rescue(rescue, failure);
   }
 
   private rescue(rescue: Rescue, failure: GatewayError): void {
-    const cost = this.lastUsage ?? rescue.estimate(this.said);
-    this.spent = this.spent === undefined ? cost : sum(this.spent, cost);
-    this.lastUsage = undefined;
-    // Nobody listens to the broken part any more; whoever comes meanwhile finds the stream waiting.
+    this.spend();
     rescue.next(this.said, failure).then(
       (leg) => {
         if (this.isOver) {
           leg.reply.abort();
           return;
         }
+        rescue.spent(this.spent!);
         this.isJoined = true;
         this.said.beginJoin(leg.joins ?? 'replay');
         this.attach(leg);
       },
       (error) => {
-        if (!this.isOver) this.fail(error === undefined ? failure : brokenBy(failure, error));
+        if (this.isOver) return;
+        rescue.spent(this.spent!);
+        this.fail(error === undefined ? failure : brokenBy(failure, error));
       },
     );
+  }
+
+  /** A broken part's cost: what its provider told, and no less than what it said. */
+  private spend(): void {
+    const least = this.options.estimate(this.chars);
+    const told = this.lastUsage ?? least;
+    const cost =
+      told.outputTokens < least.outputTokens ? { ...told, outputTokens: least.outputTokens, estimated: true } : told;
+    this.spent = this.total(cost);
+    this.lastUsage = undefined;
+    this.chars = 0;
   }
 
   private fail(failure: GatewayError): void {
@@ -312,9 +351,6 @@ export class HubStream implements UpstreamReply {
     listener?.failed(inTheMiddle(failure));
   }
 }
-
-const UNJOINED =
-  'The provider broke off in the middle of its answer, and no other could go on from there. What you see is incomplete; send the request again.';
 
 /** Once text has gone out there is one sentence for the person who reads it, whatever it was. */
 function inTheMiddle(failure: GatewayError): GatewayError {
@@ -331,10 +367,16 @@ function isSpeech({ type }: HubEvent): boolean {
   return type !== 'usage' && type !== 'start';
 }
 
-function reportsError(dialect: ChatDialect, frame: string): boolean {
-  if (isErrorFrame(frame)) return true;
-  const data = frameData(frame);
-  return data !== undefined && data !== '' && dialect.readEvent(data).error !== undefined;
+/** Whether a frame is none of the dialect, or reports an error. */
+function isFault(dialect: ChatDialect, frame: string): boolean {
+  try {
+    return dialect
+      .openReader()
+      .push(Buffer.from(frame))
+      .some(({ type }) => type === 'error');
+  } catch {
+    return true;
+  }
 }
 
 function sum(a: HubUsage, b: HubUsage): HubUsage {

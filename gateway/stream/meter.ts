@@ -46,6 +46,16 @@ export class Meter {
   }
 }
 
+/**
+ * The usage of an answer that did not come to its end: what was told of it, and no less than what was seen of it, by an
+ * estimate of 4 characters a token. What a provider tells at the beginning knows nothing of the answer's length.
+ */
+export function usageSoFar({ usage, estimatedInputTokens, answerChars }: RequestRecord): Usage {
+  const least = Math.ceil(answerChars / 4);
+  if (usage === undefined) return { inputTokens: estimatedInputTokens, outputTokens: least, estimated: true };
+  return usage.outputTokens >= least ? usage : { ...usage, outputTokens: least, estimated: true };
+}
+
 /** Some formats tell the prompt's tokens at the beginning of a stream, and at its end those of the answer alone. */
 function merged(before: Usage | undefined, now: Usage): Usage {
   if (before === undefined || now.inputTokens > 0) return now;

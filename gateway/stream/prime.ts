@@ -1,6 +1,6 @@
 /**
  * Waits until a stream says something. Before its first content nothing has reached the client, so a provider that fails
- * until then is passed over unseen; keep-alives and empty events are no content.
+ * until then is passed over unseen, also in the read that brought the content; keep-alives and empty events are none.
  */
 import type { ChatDialect } from '../dialects/dialect.ts';
 import { GatewayError } from '../errors.ts';
@@ -18,20 +18,39 @@ export interface Look {
 /** How much may come before the first content, in bytes; more is content of a kind that is not known here. */
 const MAX_PRELUDE = 65_536;
 
+/** What ends the wait for a stream's beginning. */
+interface Patience {
+  /** In milliseconds; undefined: as long as the provider may. */
+  firstTokenMs: number | undefined;
+  /** Rejects when nobody waits any more. */
+  stopped: Promise<never>;
+}
+
 /**
  * Settles with the same answer once its stream has begun; what came until then is handed over first.
- * @throws GatewayError `upstream_timeout` when nothing is said for `firstTokenMs`, and what the look threw
+ * @throws GatewayError `upstream_timeout` when nothing is said in time, and what the look threw
  */
-export function primed(reply: UpstreamReply, look: Look, firstTokenMs: number | undefined): Promise<UpstreamReply> {
+export function primed(reply: UpstreamReply, look: Look, { firstTokenMs, stopped }: Patience): Promise<UpstreamReply> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
+    let state: 'waiting' | 'begun' | 'handed over' | 'lost' = 'waiting';
     const timer = firstTokenMs === undefined ? undefined : setTimeout(() => lost(late()), firstTokenMs);
-    const begun = () => {
-      clearTimeout(timer);
+    stopped.catch(() => clearTimeout(timer));
+    const handOver = () => {
+      if (state !== 'begun') return;
+      state = 'handed over';
       resolve(new Primed(reply, chunks));
     };
+    const begun = () => {
+      if (state !== 'waiting') return;
+      state = 'begun';
+      clearTimeout(timer);
+      // What else is in the same read comes first.
+      queueMicrotask(handOver);
+    };
     const lost = (error: unknown) => {
+      state = 'lost';
       clearTimeout(timer);
       reply.abort();
       reject(error);
@@ -45,25 +64,31 @@ export function primed(reply: UpstreamReply, look: Look, firstTokenMs: number | 
     };
     reply.listen({
       data(chunk) {
+        if (state === 'lost') return;
         chunks.push(chunk);
         length += chunk.length;
-        attempt(() => look.see(chunk) || length > MAX_PRELUDE);
+        if (state !== 'handed over') attempt(() => look.see(chunk) || length > MAX_PRELUDE);
       },
-      end: () =>
+      end() {
+        if (state !== 'waiting') return;
         attempt(() => {
           if (look.end()) return true;
           throw silent();
-        }),
-      failed: (cause) =>
-        lost(
-          new GatewayError('upstream_failed', 'The provider broke off before its answer began. Try again.', { cause }),
-        ),
+        });
+      },
+      failed(cause) {
+        if (state === 'waiting') lost(brokeOff(cause));
+      },
     });
   });
 }
 
 function late(): GatewayError {
   return new GatewayError('upstream_timeout', 'The provider did not begin its answer in time. Try again.');
+}
+
+function brokeOff(cause: Error): GatewayError {
+  return new GatewayError('upstream_failed', 'The provider broke off before its answer began. Try again.', { cause });
 }
 
 function silent(): GatewayError {
@@ -109,6 +134,7 @@ class Primed implements UpstreamReply {
 /** Looks at a stream of the client's own dialect. `wantsContent`: an event that says nothing yet is no beginning. */
 export function lookAtDialect(dialect: ChatDialect, wantsContent: boolean): Look {
   const frames = new FrameReader();
+  let isFinished = false;
   const saysSomething = (frame: string): boolean => {
     const data = frameData(frame);
     if (data === undefined || data === '') return false;
@@ -119,27 +145,38 @@ export function lookAtDialect(dialect: ChatDialect, wantsContent: boolean): Look
       throw new GatewayError('upstream_bad_answer', 'The provider’s answer is not a stream of events. Try again.');
     }
     if (event.error !== undefined || isErrorFrame(frame)) throw reported();
-    if (!wantsContent) return true;
-    return (
-      event.finished.length > 0 || event.done || event.tools.length > 0 || event.parts.some(({ text }) => text !== '')
-    );
+    isFinished = event.done || event.finished.length > 0;
+    return !wantsContent || isFinished || event.tools.length > 0 || event.parts.some(({ text }) => text !== '');
   };
+  const look = (list: string[]) => anyOf(list, saysSomething, () => isFinished);
   return {
-    see: (bytes) => frames.push(bytes).some(saysSomething),
-    end: () => {
+    see: (bytes) => look(frames.push(bytes)),
+    end() {
       const last = frames.end();
-      return last !== undefined && saysSomething(last);
+      return last !== undefined && look([last]);
     },
   };
 }
 
 /** Looks at a stream of a vendor's own format. */
 export function lookAtEvents(reader: StreamReader, wantsContent: boolean): Look {
-  const begins = (event: HubEvent) => isContent(event) || !wantsContent;
-  return {
-    see: (bytes) => reader.push(bytes).some(begins),
-    end: () => reader.end().some(begins),
+  let isFinished = false;
+  const begins = (event: HubEvent) => {
+    isFinished = event.type === 'finish';
+    return isContent(event) || !wantsContent;
   };
+  const look = (events: HubEvent[]) => anyOf(events, begins, () => isFinished);
+  return { see: (bytes) => look(reader.push(bytes)), end: () => look(reader.end()) };
+}
+
+/** Looks at all that came, for a failure behind the content; behind the finish none is of interest. */
+function anyOf<T>(list: T[], isMeant: (one: T) => boolean, isOver: () => boolean): boolean {
+  let found = false;
+  for (const one of list) {
+    if (isMeant(one)) found = true;
+    if (isOver()) break;
+  }
+  return found;
 }
 
 /** @throws GatewayError the provider's own error */

@@ -32,11 +32,6 @@ export class Said {
     return this.text;
   }
 
-  /** Characters of text. */
-  get length(): number {
-    return this.text.length;
-  }
-
   /** Whether another provider may go on from here. */
   get canBeJoined(): boolean {
     return !this.isBound && !this.isTooLong;
@@ -61,6 +56,11 @@ export class Said {
     } catch {
       return false;
     }
+  }
+
+  /** What was said cannot be gone on from. */
+  spoil(): void {
+    this.isBound = true;
   }
 
   /** The same text in other words: what a provider may read of it, and will say again. */
@@ -172,10 +172,19 @@ export class Said {
   }
 }
 
+export const UNJOINED =
+  'The provider broke off in the middle of its answer, and no other could go on from there. What you see is incomplete; send the request again.';
+
+const DIVERGED =
+  'The provider broke off in the middle of its answer, and another one answers differently. What you see is incomplete; send the request again.';
+
+/** A part does not fit what was said before, which is no fault of its provider. */
+export class Unjoined extends GatewayError {
+  constructor(cause: string, message = UNJOINED) {
+    super('stream_broken', message, { cause });
+  }
+}
+
 function diverged(): GatewayError {
-  return new GatewayError(
-    'stream_broken',
-    'The provider broke off in the middle of its answer, and another one answers differently. What you see is incomplete; send the request again.',
-    { cause: 'the replayed answer differs from what was sent' },
-  );
+  return new Unjoined('the replayed answer differs from what was sent', DIVERGED);
 }

@@ -19,11 +19,19 @@ export class MessagesReader extends SseReader {
   /** Numbers of the tool calls, by their blocks. */
   private readonly calls = new Map<unknown, number>();
   private isOver = false;
+  /** Whether the block that is open has said nothing yet. */
+  private isSilent = false;
+  private hasOdd = false;
 
   /** `name` is the provider's, for its errors. */
   constructor(name: string) {
     super();
     this.name = name;
+  }
+
+  /** Blocks of the vendor's own tools, and such as are empty. */
+  get hasUnknown(): boolean {
+    return this.hasOdd || this.isSilent;
   }
 
   protected read(body: Json, events: HubEvent[]): void {
@@ -39,6 +47,8 @@ export class MessagesReader extends SseReader {
         this.goOn(objectOf(body.delta) ?? {}, body.index, events);
         break;
       case 'content_block_stop':
+        this.hasOdd ||= this.isSilent;
+        this.isSilent = false;
         events.push({ type: 'part-end', ...CHOICE });
         break;
       case 'message_delta':
@@ -65,6 +75,7 @@ export class MessagesReader extends SseReader {
   }
 
   private startBlock(block: Json, index: unknown, events: HubEvent[]): void {
+    const before = events.length;
     const text = textOf(block.text);
     const thinking = textOf(block.thinking);
     if (block.type === 'text' && text) events.push({ type: 'text', ...CHOICE, text });
@@ -73,6 +84,7 @@ export class MessagesReader extends SseReader {
       const data = textOf(block.data);
       if (data) events.push({ type: 'redacted', ...CHOICE, data });
     } else if (block.type === 'tool_use') this.startCall(block, index, events);
+    this.isSilent = events.length === before;
   }
 
   private startCall(block: Json, index: unknown, events: HubEvent[]): void {
@@ -85,6 +97,12 @@ export class MessagesReader extends SseReader {
   }
 
   private goOn(delta: Json, index: unknown, events: HubEvent[]): void {
+    const before = events.length;
+    this.readDelta(delta, index, events);
+    if (events.length > before) this.isSilent = false;
+  }
+
+  private readDelta(delta: Json, index: unknown, events: HubEvent[]): void {
     const text = textOf(delta.text ?? delta.thinking ?? delta.partial_json);
     if (delta.type === 'text_delta' && text) events.push({ type: 'text', ...CHOICE, text });
     else if (delta.type === 'thinking_delta' && text) events.push({ type: 'reasoning', ...CHOICE, text });
