@@ -76,7 +76,7 @@ export const CONFIG = z
     headers: z
       .array(z.string().regex(HEADER_NAME, 'This is not a header name.').toLowerCase())
       .min(1, 'Name at least one header.')
-      .default(['authorization', 'x-api-key', 'api-key'])
+      .default(['authorization', 'x-api-key', 'api-key', 'x-goog-api-key'])
       .describe('Where clients may put the key. In `authorization` it stands after `Bearer`, elsewhere alone.'),
     prefix: z
       .union([text, z.array(text).min(1)])

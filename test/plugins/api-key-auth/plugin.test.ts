@@ -91,6 +91,7 @@ describe('a key that is known', () => {
     [{ authorization: 'bearer   sk-demo-123 ' }],
     [{ 'x-api-key': 'sk-demo-123' }],
     [{ 'api-key': ' sk-demo-123' }],
+    [{ 'x-goog-api-key': 'sk-demo-123' }],
     [{ authorization: 'Bearer sk-demo-123', 'x-api-key': 'sk-demo-123' }],
   ])('is found in %o', (headers) => {
     expect(tenantOf(ask(headers as Record<string, string>))).toBe('tenant-A');
