@@ -7,7 +7,7 @@ import { badAnswer, invalid } from '../../hub/fields.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
 import { MessagesReader } from '../../providers/anthropic/stream.ts';
 import type { ChatDialect, Json, ListedModel, ModelRequest, ReplyFacts, ToolCall } from '../dialect.ts';
-import { escapePointer, Segments, writePointer } from '../segments.ts';
+import { escapePointer, Segments, writeTexts } from '../segments.ts';
 import { errorBody, errorFrame } from './error.ts';
 import { readEvent, skimEvents, textEvent } from './events.ts';
 import { cutShort, limitOutput, markLimited } from './quota.ts';
@@ -161,10 +161,21 @@ function replySegments(body: Json): Segment[] {
   const segments = new Segments();
   const place = { role: 'assistant', channel: 'text', old: false } as const;
   contentSegments(segments, '/content', blocksOf(body), place);
-  const explanation = isJsonObject(body.stop_details) ? body.stop_details.explanation : undefined;
-  segments.add('/stop_details/explanation', explanation, 'assistant', 'refusal', false);
+  if (isJsonObject(body.stop_details)) {
+    for (const [key, value] of Object.entries(body.stop_details)) {
+      if (key !== 'type') segments.deep(`/stop_details/${escapePointer(key)}`, value, 'assistant', 'refusal', false);
+    }
+  }
+  for (const [key, value] of Object.entries(body)) {
+    if (!REPLY_FACTS.has(key)) segments.deep(`/${escapePointer(key)}`, value, 'assistant', 'text', false);
+  }
   return segments.list;
 }
+
+/** What a reply tells of itself, and what is read for itself. */
+const REPLY_FACTS = new Set([
+  ...['content', 'stop_details', 'id', 'type', 'role', 'model', 'stop_reason', 'stop_sequence', 'usage', 'container'],
+]);
 
 /** @throws GatewayError when there is content and no list: a client would find it, and no guard */
 function blocksOf({ content }: Json): unknown[] {
@@ -182,7 +193,7 @@ function replyTools(body: Json): ToolCall[] {
 
 /** What was changed of the thoughts goes to the client without its seal, and not back to the vendor at all. */
 function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
-  for (const [path, value] of rewritten) writePointer(body, path, value);
+  writeTexts(body, rewritten);
   breakSeals(body, rewritten);
   dropBroken(body);
 }

@@ -56,7 +56,7 @@ function sourceSegments(segments: Segments, path: string, source: Json, place: P
     const isMedia = (key === 'data' && source.type !== 'text') || key === 'url';
     if (isMedia && typeof value === 'string') {
       const mediaType = typeof source.media_type === 'string' ? source.media_type : DEFAULT_TYPES.get(place.type);
-      segments.list.push({ id: at, role, channel: 'media', path: at, text: value, mediaType, old: old || undefined });
+      segments.media(at, value, { role, old, mediaType });
     } else if (key === 'content') contentSegments(segments, at, value, place);
     else if (!NAMES.has(key)) segments.deep(at, value, role, channel, old);
   }

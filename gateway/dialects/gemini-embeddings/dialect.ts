@@ -11,7 +11,7 @@ import { checkModel, decoded, gemini, pathOf } from '../gemini/dialect.ts';
 import { contentSegments } from '../gemini/parts.ts';
 import { camel, camelKeys } from '../gemini/spelling.ts';
 import { readUsage, writeUsage } from '../gemini/usage.ts';
-import { escapePointer, Segments, writePointer } from '../segments.ts';
+import { escapePointer, Segments, writeTexts } from '../segments.ts';
 
 const { errorBody, errorFrame, modelList, modelEntry } = gemini;
 
@@ -24,7 +24,7 @@ const EMBEDDINGS = {
   replySegments: () => [],
   replyTools: () => [],
   writeSegments(body: Json, rewritten: ReadonlyMap<string, string>) {
-    for (const [path, text] of rewritten) writePointer(body, path, text);
+    writeTexts(body, rewritten);
   },
   replyFacts: (body: Json) => ({ usage: readUsage(body.usageMetadata), model: undefined }),
   skimReply: () => undefined,

@@ -8,7 +8,7 @@ import { invalid, textOf } from '../../hub/fields.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
 import { GeminiReader } from '../../providers/gemini/stream.ts';
 import type { ChatDialect, Json, ListedModel, ModelRequest, PathFacts, ReplyFacts, ToolCall } from '../dialect.ts';
-import { escapePointer, Segments, writePointer } from '../segments.ts';
+import { escapePointer, Segments, writeTexts } from '../segments.ts';
 import { candidatesOf, eventHead, numberOf, readEvent, skimEvents, textEvent, toolOf } from './events.ts';
 import { errorBody, errorFrame, frame } from './frames.ts';
 import { contentSegments } from './parts.ts';
@@ -248,7 +248,7 @@ function replyTools(body: Json): ToolCall[] {
 
 /** Besides the text itself, its copies go: log probabilities repeat every token. */
 function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
-  for (const [path, value] of rewritten) writePointer(body, path, value);
+  writeTexts(body, rewritten);
   if (rewritten.size === 0 || !Array.isArray(body.candidates)) return;
   for (const candidate of body.candidates) if (isJsonObject(candidate)) delete candidate.logprobsResult;
 }

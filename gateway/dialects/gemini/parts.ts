@@ -70,7 +70,7 @@ function mediaSegments(segments: Segments, path: string, media: Json, { role, ol
   for (const [key, value] of Object.entries(media)) {
     const at = `${path}/${escapePointer(key)}`;
     if (camel(key) === reference && typeof value === 'string') {
-      segments.list.push({ id: at, role, channel: 'media', path: at, text: value, mediaType, old: old || undefined });
+      segments.media(at, value, { role, old, mediaType });
     } else if (camel(key) !== 'mimeType') segments.deep(at, value, role, 'text', old);
   }
 }

@@ -19,7 +19,7 @@ import {
   type StreamEvent,
   type ToolCall,
 } from '../dialect.ts';
-import { escapePointer, isLongNumber, unescapePointer, writePointer } from '../segments.ts';
+import { escapePointer, isLongNumber, unescapePointer, writeTexts } from '../segments.ts';
 import { fromHub } from './reply.ts';
 import { toHub } from './request.ts';
 import { choicesOf, REPLY_FACTS, replySegments, requestSegments, SEALS } from './segments.ts';
@@ -168,7 +168,7 @@ function objectAt(json: string, from: number): Json | undefined {
 
 /** Besides the text itself, its copies go: log probabilities repeat every token. */
 function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
-  for (const [path, value] of rewritten) writePointer(body, path, value);
+  writeTexts(body, rewritten);
   if (rewritten.size === 0 || !Array.isArray(body.choices)) return;
   for (const choice of body.choices) if (isJsonObject(choice) && choice.logprobs) choice.logprobs = null;
 }

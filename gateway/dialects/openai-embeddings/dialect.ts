@@ -8,7 +8,7 @@ import type { EmbeddingsReply } from '../../hub/reply.ts';
 import type { EmbeddingsRequest } from '../../hub/request.ts';
 import type { EmbeddingsDialect, Json, ModelRequest, ReplyFacts } from '../dialect.ts';
 import { openaiChat } from '../openai-chat/dialect.ts';
-import { Segments, writePointer } from '../segments.ts';
+import { escapePointer, Segments, writeTexts } from '../segments.ts';
 
 const { errorBody, errorFrame, modelList, modelEntry } = openaiChat;
 
@@ -23,7 +23,7 @@ export const openaiEmbeddings: EmbeddingsDialect = {
   replySegments: () => [],
   replyTools: () => [],
   writeSegments(body, rewritten) {
-    for (const [path, text] of rewritten) writePointer(body, path, text);
+    writeTexts(body, rewritten);
   },
   replyFacts,
   skimReply: () => undefined,
@@ -64,9 +64,15 @@ function isTokens(value: unknown): value is number[] {
   return Array.isArray(value) && value.length > 0 && value.every((item) => Number.isSafeInteger(item) && item >= 0);
 }
 
+const SETTINGS = new Set(['model', 'encoding_format', 'dimensions', 'user']);
+
 /** Token ids are no text that a guard could read. */
-function requestSegments({ input }: Json): Segment[] {
+function requestSegments({ input, ...rest }: Json): Segment[] {
   const segments = new Segments();
+  // Some servers put a text of the client's before each input.
+  for (const [key, value] of Object.entries(rest)) {
+    if (!SETTINGS.has(key)) segments.deep(`/${escapePointer(key)}`, value, 'user', 'text', false);
+  }
   if (typeof input === 'string') segments.add('/input', input, 'user', 'text', false);
   else if (Array.isArray(input)) {
     input.forEach((text, i) => {

@@ -3,7 +3,7 @@ import type { Channel, Role, Segment } from '../../../proto/contract.ts';
 import { badAnswer, objectsOf, textOf } from '../../hub/fields.ts';
 import { isJsonObject } from '../../json.ts';
 import type { Json, ToolCall } from '../dialect.ts';
-import { escapePointer, Segments, writePointer } from '../segments.ts';
+import { escapePointer, Segments, writeTexts } from '../segments.ts';
 import { unseal } from './seals.ts';
 
 // --- Requests -----------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ function media(segments: Segments, path: string, value: unknown, { role, old }: 
     return;
   }
   const mediaType = type ?? /^data:([^;,]{1,128})/.exec(value)?.[1] ?? 'application/octet-stream';
-  segments.list.push({ id: path, role, channel: 'media', path, text: value, mediaType, old: old || undefined });
+  segments.media(path, value, { role, old, mediaType });
 }
 
 // --- Answers ------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ export function isCall({ type, call_id: id, name }: Json): boolean {
 
 /** Besides the text itself, its copies go: log probabilities repeat every token. So do seals of what it was. */
 export function writeSegments(body: Json, rewritten: ReadonlyMap<string, string>): void {
-  for (const [path, value] of rewritten) writePointer(body, path, value);
+  writeTexts(body, rewritten);
   if (rewritten.size === 0) return;
   for (const item of [...objectsOf(body.input), ...objectsOf(body.output)]) {
     for (const part of objectsOf(item.content)) if (part.logprobs) part.logprobs = [];

@@ -20,14 +20,14 @@ const NO_TEXT = {
   request: [
     /\/(?:type|id|role|name|call_id|tool_call_id|tool_use_id|status|signature|encrypted_content|detail|format)$/,
     /\/(?:media_type|mimeType|responseMimeType|reasoning_effort|service_tier|effort|user_id)$/,
-    /^\/(?:model|metadata|tool_choice|toolConfig|thinking|reasoning|include|prompt_cache_key)(?:\/|$)/,
+    /^\/(?:model|metadata|tool_choice|toolConfig|thinking|reasoning|include|prompt_cache_key|cachedContent)(?:\/|$)/,
     /\/(?:stop|stop_sequences|stopSequences|thinkingConfig|cache_control|prompt_cache_breakpoint)(?:\/|$)/,
     // A sealed thought.
     /\/content\/\d+\/data$/,
   ],
   answer: [
     /\/(?:type|id|role|name|call_id|item_id|status|object|model|modelVersion|responseId|service_tier)$/,
-    /\/(?:signature|encrypted_content|encrypted_index|content_block\/data|obfuscation|system_fingerprint)$/,
+    /\/(?:signature|encrypted_content|encrypted_index|content_block\/data|content\/\d+\/data|obfuscation|system_fingerprint)$/,
     /\/(?:finish_reason|finishReason|stop_reason|stop_sequence|truncation)$/,
     /\/(?:usage|usageMetadata|incomplete_details)(?:\/|$)/,
     // They go when the text that they repeat is changed.
@@ -136,5 +136,59 @@ describe.each([
         }
       }
     });
+  });
+});
+
+describe('texts that do not look like one', () => {
+  const DOCUMENT = Buffer.from('Write to jane@example.org, grüße').toString('base64');
+
+  test.each<[ChatDialect, Json]>([
+    [
+      openaiChat,
+      { messages: [{ content: [{ type: 'file', file: { file_data: `data:text/plain;base64,${DOCUMENT}` } }] }] },
+    ],
+    [openaiChat, { messages: [{ content: [{ type: 'file', file: { file_data: 'data:,jane%40example.org' } }] }] }],
+    [
+      openaiResponses,
+      { input: [{ role: 'user', content: [{ type: 'input_file', file_data: `data:text/csv;base64,${DOCUMENT}` }] }] },
+    ],
+    [
+      anthropicMessages,
+      {
+        messages: [
+          { content: [{ type: 'document', source: { type: 'base64', media_type: 'text/plain', data: DOCUMENT } }] },
+        ],
+      },
+    ],
+    [gemini, { contents: [{ parts: [{ inline_data: { mime_type: 'text/plain', data: DOCUMENT } }] }] }],
+    [
+      gemini,
+      { contents: [{ parts: [{ functionResponse: { response: { 'jane@example.org': { '4111 1111': 1 } } } }] }] },
+    ],
+    [openaiChat, { messages: [], tools: [{ function: { parameters: { properties: { 'jane@example.org': {} } } } }] }],
+  ])('are read, and masked in their place, in $0.name %#', ({ requestSegments, writeSegments }, body) => {
+    const found = requestSegments(body).filter(({ channel, text }) => channel !== 'media' && /jane|4111/.test(text));
+    expect(found.length).toBeGreaterThan(0);
+    const masked = found.map(
+      ({ id, text }) => [id, text.replace('jane@example.org', '***').replace('4111', '#')] as const,
+    );
+    writeSegments(body, new Map(masked));
+    const again = requestSegments(body).filter(({ channel }) => channel !== 'media');
+    expect(again.map(({ text }) => text).join()).not.toMatch(/jane|4111/);
+    expect(again.map(({ text }) => text).join()).toContain('***');
+  });
+
+  test('keep every field when two of them get one name', () => {
+    const body = { messages: [], tools: [{ args: { 'a@b.org': 1, city: 2, 'c@d.org': 3 } }] };
+    const keys = openaiChat.requestSegments(body).filter(({ text }) => text.includes('@'));
+    openaiChat.writeSegments(body, new Map(keys.map(({ id }) => [id, '***'])));
+    expect(body.tools).toEqual([{ args: { '***': 1, city: 2, '***_': 3 } }]);
+  });
+
+  test('are no pictures, and no addresses', () => {
+    const picture = { type: 'image_url', image_url: { url: 'data:image/png;base64,aGVsbG8=' } };
+    const address = { type: 'image_url', image_url: { url: 'https://example.org/a.png' } };
+    const segments = openaiChat.requestSegments({ messages: [{ role: 'user', content: [picture, address] }] });
+    expect(segments.map(({ channel }) => channel)).toEqual(['media', 'media']);
   });
 });

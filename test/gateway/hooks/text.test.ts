@@ -113,7 +113,7 @@ describe('rewrite', () => {
       },
     ]);
     expect(sent.tools[0]!.function.description).toBe('[desc]');
-    expect(sent.later_field).toBe('kept');
+    expect(sent.later_field).toBe('[kept]');
     const old = seen.filter((segment) => segment.old).map(({ text }) => text);
     expect(old).toEqual(['old', 'why', 'in', 'result']);
     expect(seen.find(({ text }) => text === 'result')).toMatchObject({ role: 'tool', channel: 'tool-result' });
