@@ -240,7 +240,18 @@ function isFit(name: string): boolean {
   return name.length <= MAX_MODEL_NAME && name.isWellFormed() && !/[\x00-\x1f\x7f]/.test(name) && !STEPS.test(name);
 }
 
+/** Fields by which some providers try other models than the one that is allowed, limited and priced here. */
+const OTHER_MODELS = ['models', 'fallbacks'];
+
 function findModel(route: Route, request: ModelRequest, record: RequestRecord): Model {
+  for (const param of OTHER_MODELS) {
+    if ((request.body[param] ?? undefined) === undefined) continue;
+    throw new GatewayError(
+      'invalid_request',
+      `The field \`${param}\` is not taken: ask for one model. Which others stand in for it, the gateway’s config says.`,
+      { param },
+    );
+  }
   const name = route.config.model ?? request.model ?? route.config.defaultModel;
   if (name === undefined || name === '')
     throw new GatewayError('missing_model', 'Name a model in the field `model`.', { param: 'model' });

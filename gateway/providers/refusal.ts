@@ -54,10 +54,27 @@ export function refusal(name: string, status: number, told: Told, headers: Reply
       message: `The provider “${name}” sent the request elsewhere (status ${status}). Ask the gateway’s operator to check its address.`,
       details: {},
     };
-  const message = told.message ?? `The provider “${name}” refused the request (status ${status}).`;
+  const message =
+    told.message === undefined
+      ? `The provider “${name}” refused the request (status ${status}).`
+      : told.message.replace(PRIVATE, '…');
   const details = { status, publicCode: told.code ?? 'invalid_request', type: told.type, param: told.param };
   return { code: 'upstream_invalid_request', message, details };
 }
+
+/** What names the gateway's account, or is a key: resources, projects, organizations and credentials of the vendors. */
+const PRIVATE = new RegExp(
+  [
+    'arn:aws[\\w-]*:[^\\s"\'`,;)\\]]+',
+    '(?<=\\baccount(?: id)?:? )\\d{12}\\b',
+    '(?<=\\bprojects?/)[\\w:.-]+',
+    '\\b(?:org|proj|acct|user)[-_][A-Za-z0-9]{12,}',
+    '\\b(?:sk|rk|pk|gsk|xai|nvapi|hf|pplx)[-_][\\w*.…-]{6,}',
+    '\\b(?:AIza|ya29\\.|AKIA|ASIA|ABSK)[\\w.-]{8,}',
+    '(?<=\\bBearer )[^\\s"\'`,;]+',
+  ].join('|'),
+  'gi',
+);
 
 function atItsLimit(name: string, told: Told, retryAfterMs: number | undefined): ProviderError {
   const until =

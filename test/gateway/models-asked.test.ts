@@ -151,3 +151,11 @@ describe('a body that names a model beside its path', () => {
     expect(rig.upstream.requests[0]!.json()).toEqual({ contents: [TURN] });
   });
 });
+
+test.each(['models', 'fallbacks'])('other models that a provider might try are not taken: %s', async (field) => {
+  await using rig = await started();
+  const body = { model: 'may-a', ...CHAT, [field]: ['must-not'] };
+  const { status, text } = await rig.ask({ path: '/v1/chat/completions', body });
+  expect([status, text]).toEqual([400, expect.stringContaining(`\`${field}\` is not taken`)]);
+  expect(rig.upstream.requests).toEqual([]);
+});
