@@ -141,6 +141,8 @@ export class Said {
     const common = Math.min(pending.length, sent.length);
     if (pending.slice(0, common) !== sent.slice(0, common)) {
       if (this.mode === 'replay') throw diverged();
+      // The white space may come in pieces.
+      if (this.space.startsWith(pending) && pending !== this.space) return [];
       return this.goOn(this.withoutSpace(pending), event);
     }
     if (pending.length < sent.length) return [];
@@ -151,8 +153,12 @@ export class Said {
 
   /** White space at the end of what was sent is not sent as a prefix, so a model may say it again. */
   private withoutSpace(text: string): string {
-    const space = this.sent.slice(this.sent.trimEnd().length);
-    return space !== '' && text.startsWith(space) ? text.slice(space.length) : text;
+    if (this.space.startsWith(text)) return '';
+    return text.startsWith(this.space) ? text.slice(this.space.length) : text;
+  }
+
+  private get space(): string {
+    return this.sent.slice(this.sent.trimEnd().length);
   }
 
   private goOn(text: string, { choice }: HubEvent & { type: 'text' }): HubEvent[] {

@@ -155,6 +155,14 @@ test('half a character is no prefix: the answer is made anew', async () => {
   expect(one.up[1]!.requests[0]!.json().messages).toHaveLength(1);
 });
 
+test('white space before the join is said once, also where it comes in pieces', async () => {
+  await using one = await rig();
+  one.up[0]!.next(broken([role, says('One \n\n')]));
+  one.up[1]!.next({ stream: { events: [role, says(' '), says('\n'), says('\ntwo'), stops] } });
+  expect((await one.stream()).content).toEqual(['One \n\ntwo']);
+  expect(one.up[1]!.requests[0]!.json().messages).toMatchObject([{}, { content: 'One' }]);
+});
+
 test('tool calls that have begun are not made again', async () => {
   await using one = await rig();
   one.up[0]!.next(broken(toolCallStream([{ name: 'pay', arguments: { amount: 5 } }]).slice(0, 3)));
