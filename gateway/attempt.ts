@@ -6,7 +6,7 @@ import { badAnswer } from './hub/fields.ts';
 import type { EmbeddingsRequest, HubRequest } from './hub/request.ts';
 import { leftOut } from './hub/support.ts';
 import { identityHeaders } from './identity.ts';
-import { isJsonObject, parseJson, type ReadJson, serialise } from './json.ts';
+import { isJsonObject, isTooDeep, parseJson, type ReadJson, serialise } from './json.ts';
 import type { Life } from './life.ts';
 import type { CallFacts, ChatEndpoint, Endpoint, Operation, Operations, Provider } from './providers/provider.ts';
 import type { RoutedTarget } from './routing/router.ts';
@@ -361,14 +361,14 @@ function readNative(dialect: Dialect, bytes: Buffer, isRead: boolean): Read {
   const skimmed = isRead ? undefined : dialect.skimReply(bytes.toString('latin1'));
   if (skimmed !== undefined) return { bytes, body: undefined, facts: skimmed };
   const body = parseJson(bytes);
-  if (!isJsonObject(body)) throw badAnswer();
+  if (!isJsonObject(body) || isTooDeep(body)) throw badAnswer();
   return { bytes, body, facts: dialect.replyFacts(body) };
 }
 
 /** An answer in a vendor's format, written in the client's dialect. */
 function translate({ endpoint }: Written, bytes: Buffer, { dialect, record }: Life, request: Json): Read {
   const answer = parseJson(bytes);
-  if (!isJsonObject(answer)) throw badAnswer();
+  if (!isJsonObject(answer) || isTooDeep(answer)) throw badAnswer();
   const { fromHub }: { fromHub(reply: Operations[Operation]['reply'], model: string, request: Json): Json } = dialect;
   const reply = endpoint.read(answer);
   const body = fromHub(reply, record.facts.model ?? '', request);

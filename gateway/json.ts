@@ -120,6 +120,17 @@ export function parseJson(bytes: Buffer | string): unknown {
   }
 }
 
+/** Deepest nesting of a provider's answer that is looked into: what reads it calls itself at every level. */
+const MAX_DEPTH = 1_000;
+
+/** Whether a value is nested deeper than anything that reads it could follow. */
+export function isTooDeep(value: unknown, left = MAX_DEPTH): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (left === 0) return true;
+  const inner: unknown[] = Array.isArray(value) ? value : Object.values(value);
+  return inner.some((one) => isTooDeep(one, left - 1));
+}
+
 /** Whether a JSON value is an object. */
 export function isJsonObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
