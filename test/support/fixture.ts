@@ -11,7 +11,7 @@ const WORDS = { requests: 'request', replies: 'reply', streams: 'stream' } as co
 /** A vendor's stream; `.sse` unless the name says another ending. */
 export function streamFixture(vendor: string, name: string): Buffer {
   const [folder, ending = 'sse'] = name.split('.');
-  return readFileSync(join(ROOT, folder!, `stream.${vendor}.${ending}`));
+  return readFileSync(fixtureFile(folder!, `stream.${vendor}.${ending}`));
 }
 
 /** A request in a dialect. */
@@ -25,7 +25,12 @@ export function replyFixture(vendor: string, name: string): Json {
 }
 
 function jsonFixture(name: string, file: string): Json {
-  return JSON.parse(readFileSync(join(ROOT, name, `${file}.json`), 'utf8')) as Json;
+  return JSON.parse(readFileSync(fixtureFile(name, `${file}.json`), 'utf8')) as Json;
+}
+
+/** Where a file of a case is, or is to be. */
+export function fixtureFile(name: string, file: string): string {
+  return join(ROOT, name, file);
 }
 
 /** The cases that there are of a dialect or vendor, such as `text` and `parallel-tools`. */
@@ -38,7 +43,7 @@ function isOf(file: string, stem: string): boolean {
 }
 
 /** The folders of test/fixtures. */
-function caseNames(): string[] {
+export function caseNames(): string[] {
   return readdirSync(ROOT, { withFileTypes: true })
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)

@@ -145,9 +145,14 @@ class Writer implements StreamWriter {
     call.arguments += event.text;
   }
 
-  /** The calls whose arguments are complete: nothing can follow the end of an object. */
+  /**
+   * The calls whose arguments are complete, since nothing can follow the end of an object. They keep their order, so they
+   * go as far as the first that may go on; one without arguments is such a call until the answer ends.
+   */
   private wholeCalls(choice: Choice): Json[] {
-    const whole = [...choice.calls].filter(([, call]) => isJsonObject(parseJson(call.arguments)));
+    const calls = [...choice.calls];
+    const open = calls.findIndex(([, call]) => !isJsonObject(parseJson(call.arguments)));
+    const whole = calls.slice(0, open < 0 ? undefined : open);
     for (const [number] of whole) choice.calls.delete(number);
     return whole.flatMap(([, call]) => writeCall(call, 'tool-calls'));
   }

@@ -22,7 +22,8 @@ export function geminiEndpoints(name: string, publishers: string): Provider['end
         dialect: 'gemini',
         supports: CHAT,
         path: (facts) => path(facts, generate(facts.stream)),
-        write: writeRequest,
+        // Here the field is unknown, and unknown fields are refused.
+        write: (request, facts) => ({ ...writeRequest(request, facts), store: undefined }),
         read: readReply,
         openReader: () => new GeminiReader(name),
         prefill: 'try',
