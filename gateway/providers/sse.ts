@@ -14,12 +14,16 @@ export abstract class SseReader implements StreamReader {
 
   push(bytes: Buffer): HubEvent[] {
     const events: HubEvent[] = [];
+    let whole = 0;
     try {
-      for (const frame of this.cut(bytes)) this.readFrame(frame, events);
+      for (const frame of this.cut(bytes)) {
+        this.readFrame(frame, events);
+        whole = events.length;
+      }
     } catch (error) {
       // What came before it in the same piece is passed on first.
-      if (events.length === 0) throw error;
-      events.push({ type: 'error', error: asGatewayError(error) });
+      if (whole === 0) throw error;
+      events.splice(whole, Number.POSITIVE_INFINITY, { type: 'error', error: asGatewayError(error) });
     }
     return events;
   }
