@@ -163,6 +163,22 @@ test('white space before the join is said once, also where it comes in pieces', 
   expect(one.up[1]!.requests[0]!.json().messages).toMatchObject([{}, { content: 'One' }]);
 });
 
+test('thoughts of the second provider are not joined to those of the first', async () => {
+  await using one = await rig();
+  const thinks = (reasoning: string) => chunk([choice(0, { reasoning_content: reasoning })]);
+  one.up[0]!.next(broken([role, thinks('Hm. ')]));
+  one.up[1]!.next({ stream: { events: [role, thinks('So. '), says('Hello'), stops] } });
+  const { reasoning, content } = await one.stream();
+  expect({ reasoning, content }).toEqual({ reasoning: ['Hm. '], content: ['Hello'] });
+});
+
+test('an answer that is too long to be kept is not gone on with', async () => {
+  await using one = await rig({ limits: { reply: '1KiB' } });
+  one.up[0]!.next(broken([role, says('x'.repeat(1_000)), says('y'.repeat(100))]));
+  expect((await one.stream()).errors).toMatchObject([{ code: 'stream_broken' }]);
+  expect(one.up[1]!.requests).toHaveLength(0);
+});
+
 test('tool calls that have begun are not made again', async () => {
   await using one = await rig();
   one.up[0]!.next(broken(toolCallStream([{ name: 'pay', arguments: { amount: 5 } }]).slice(0, 3)));
