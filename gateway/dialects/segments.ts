@@ -83,7 +83,7 @@ function placeOf(body: Json, pointer: string): { holder: Json; key: string } {
 }
 
 /** Writes a value where a pointer leads. */
-export function writePointer(body: Json, pointer: string, value: string): void {
+function writePointer(body: Json, pointer: string, value: string): void {
   const { holder, key } = placeOf(body, pointer);
   holder[key] = value;
 }
