@@ -132,6 +132,7 @@ test('a replay that says something else is refused, and the next one asked; it i
   expect({ content, errors }).toEqual({ content: ['Hello world'], errors: [] });
   // The first one is left alone now, the second is not.
   expect((await one.stream()).content).toEqual(['Fine']);
+  expect(one.up[0]!.requests).toHaveLength(1);
 });
 
 test('a bound on the answer is a bound on both parts together', async () => {
@@ -177,6 +178,42 @@ test('an answer that is too long to be kept is not gone on with', async () => {
   one.up[0]!.next(broken([role, says('x'.repeat(1_000)), says('y'.repeat(100))]));
   expect((await one.stream()).errors).toMatchObject([{ code: 'stream_broken' }]);
   expect(one.up[1]!.requests).toHaveLength(0);
+});
+
+test('joined JSON that its bound has cut is told as that', async () => {
+  await using one = await rig();
+  one.up[0]!.next(broken([role, says('{"name":"A')]));
+  one.up[1]!.next({ stream: { events: textStream('nn', { finish: 'length' }) } });
+  const { content, finish, errors } = await one.stream({ response_format: { type: 'json_object' } });
+  expect({ content, finish, errors }).toEqual({ content: ['{"name":"Ann'], finish: ['length'], errors: [] });
+});
+
+test('a stream that is lost behind its usage has one usage and one end', async () => {
+  await using one = await rig();
+  one.up[0]!.next(broken([role, says('Hello'), stops, usageChunk(usageOf(3, 4))], { end: 'reset' }));
+  const { content, chunks, done, finish, usage } = await one.stream();
+  expect({ content, done, finish, usage }).toEqual({
+    content: ['Hello'],
+    done: true,
+    finish: ['stop'],
+    usage: usageOf(3, 4),
+  });
+  expect(chunks.filter(({ choices }) => choices.length === 0)).toHaveLength(1);
+});
+
+test('an end without its blank line is an end', async () => {
+  await using one = await rig();
+  one.up[0]!.next(broken([role, says('Hello'), stops, 'data: [DONE]']));
+  const { content, done, errors } = await one.stream();
+  expect({ content, done, errors }).toEqual({ content: ['Hello'], done: true, errors: [] });
+});
+
+test('a translated stream that is closed behind its finish is complete', async () => {
+  await using one = await rig({ kinds: ['anthropic'] });
+  one.up[0]!.next(broken([...claudeBegins(10), claudeSays('Hello'), ...claudeEnds(7).slice(0, 2)]));
+  const { content, finish, done, usage } = await one.stream();
+  expect({ content, finish, done }).toEqual({ content: ['Hello'], finish: ['stop'], done: true });
+  expect([usage?.prompt_tokens, usage?.completion_tokens]).toEqual([10, 7]);
 });
 
 test('tool calls that have begun are not made again', async () => {
