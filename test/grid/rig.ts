@@ -15,6 +15,7 @@ import { readResponse } from '../../gateway/providers/openai/responses/reply.ts'
 import type { StreamReader } from '../../gateway/providers/provider.ts';
 import { type RawResponse, send } from '../support/client.ts';
 import { streamFixture } from '../support/fixture.ts';
+import { Gate } from '../support/gate.ts';
 import { startGateway, type TestGateway } from '../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
 
@@ -215,6 +216,18 @@ function named(name: string): GridProvider {
   return PROVIDERS.find((provider) => provider.name === name)!;
 }
 
+/** How much of a stream can be read before its error; all of one that has none. */
+function beginningOf(vendor: GridVendor, bytes: Buffer): number {
+  const hasFailed = (end: number) =>
+    vendor
+      .openReader()
+      .push(bytes.subarray(0, end))
+      .some(({ type }) => type === 'error');
+  let end = bytes.length;
+  while (hasFailed(end)) end -= 1;
+  return end;
+}
+
 /** A vendor's stream of a case. */
 export function bytesOf({ vendor }: GridVendor, name: string): Buffer {
   return streamFixture(vendor, vendor === 'bedrock' ? `${name}.bin` : name);
@@ -253,11 +266,22 @@ export class Rig implements AsyncDisposable {
     return this.#post(path(this.#model, false), body);
   }
 
-  /** Asks for a stream, which the provider answers with these bytes. */
-  async stream(client: GridDialect, { contentType }: GridVendor, bytes: Buffer): Promise<string> {
-    this.upstream.next({ contentType, stream: { events: [bytes], end: 'close-without-done' } });
+  /**
+   * Asks for a stream, which the provider answers with these bytes. What breaks off does so after the client has seen
+   * something of it: before that, it would be no stream but an error.
+   */
+  async stream(client: GridDialect, vendor: GridVendor, bytes: Buffer): Promise<string> {
+    const seen = new Gate();
+    const border = beginningOf(vendor, bytes);
+    const events = border === bytes.length ? [bytes] : [bytes.subarray(0, border), seen, bytes.subarray(border)];
+    this.upstream.next({ contentType: vendor.contentType, stream: { events, end: 'close-without-done' } });
     const response = await this.#post(client.path(this.#model, true), JSON.stringify(client.asks(this.#model)));
-    return response.text();
+    const received: Buffer[] = [];
+    for await (const chunk of response.chunks) {
+      received.push(chunk);
+      seen.open();
+    }
+    return Buffer.concat(received).toString();
   }
 
   /** Asks for a whole answer, which is what the provider answers with. */

@@ -31,7 +31,12 @@ export function readTier(value: unknown): string | undefined {
   return tier === 'standard' ? 'default' : tier;
 }
 
+/** The tiers that an answer may have been served by. */
+const TIERS: Readonly<Record<string, string>> = { default: 'standard', priority: 'priority', batch: 'batch' };
+
+/** `serviceTier` is in the hub's words; one that the API does not have is left out. */
 export function writtenUsage(usage: HubUsage, serviceTier?: string): Json {
+  const tier = Object.hasOwn(TIERS, serviceTier ?? '') ? TIERS[serviceTier!] : undefined;
   const { inputTokens, outputTokens, cachedInputTokens = 0, cacheWriteTokens = 0, reasoningTokens } = usage;
   return {
     input_tokens: Math.max(0, inputTokens - cachedInputTokens - cacheWriteTokens),
@@ -39,6 +44,6 @@ export function writtenUsage(usage: HubUsage, serviceTier?: string): Json {
     cache_read_input_tokens: cachedInputTokens,
     output_tokens: outputTokens,
     ...(reasoningTokens !== undefined && { output_tokens_details: { thinking_tokens: reasoningTokens } }),
-    ...(serviceTier !== undefined && { service_tier: serviceTier === 'default' ? 'standard' : serviceTier }),
+    ...(tier !== undefined && { service_tier: tier }),
   };
 }

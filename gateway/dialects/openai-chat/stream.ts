@@ -32,6 +32,8 @@ interface Choice {
   isThinking: boolean;
   hasRefusal: boolean;
   isFinished: boolean;
+  /** The calls that have no arguments so far. */
+  bareCalls: Set<number>;
 }
 
 type ContentEvent = Extract<HubEvent, { choice: number }>;
@@ -87,11 +89,20 @@ class ChunkWriter implements StreamWriter {
     if (event.type !== 'text' && event.type !== 'citation') choice.partStart = choice.length;
     if (event.type === 'finish') {
       choice.isFinished = true;
-      return first + this.chunk(event.choice, {}, { finish_reason: finishReason(event.finish, choice.hasRefusal) });
+      const ended = { finish_reason: finishReason(event.finish, choice.hasRefusal) };
+      return first + this.noArguments(event, choice) + this.chunk(event.choice, {}, ended);
     }
     const delta = deltaOf(event, choice);
     if (delta === undefined) return first;
     return first + this.chunk(event.choice, delta, logprobsOf(event));
+  }
+
+  /** Clients parse the arguments as JSON. A call that was cut off says no more than it said. */
+  private noArguments({ choice: index, finish }: Extract<HubEvent, { type: 'finish' }>, { bareCalls }: Choice): string {
+    if (bareCalls.size === 0 || finish === 'length') return '';
+    return this.chunk(index, {
+      tool_calls: [...bareCalls].map((call) => ({ index: call, function: { arguments: '{}' } })),
+    });
   }
 
   private open(index: number): Choice {
@@ -102,6 +113,7 @@ class ChunkWriter implements StreamWriter {
       isThinking: false,
       hasRefusal: false,
       isFinished: false,
+      bareCalls: new Set(),
     };
     this.choices.set(index, choice);
     return choice;
@@ -153,8 +165,10 @@ function deltaOf(event: ContentEvent, choice: Choice): Json | undefined {
     case 'redacted':
       return { reasoning_details: [encrypted(choice, event.data)] };
     case 'tool-call':
+      choice.bareCalls.add(event.call);
       return { tool_calls: [callStart(event)] };
     case 'tool-arguments':
+      if (event.text !== '') choice.bareCalls.delete(event.call);
       return { tool_calls: [{ index: event.call, function: { arguments: event.text } }] };
     case 'media':
       return { images: [writtenImage(event)] };

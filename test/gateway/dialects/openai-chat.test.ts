@@ -411,7 +411,7 @@ describe('thoughts', () => {
     const [message] = readMessages(joined(chunksOf(written(events)).chunks));
     expect(message!.parts).toEqual([
       ...reply.choices[0]!.parts.slice(0, 4),
-      { type: 'tool-call', id: 'c', name: 'f', arguments: '', signature: 'c2VhbA==' },
+      { type: 'tool-call', id: 'c', name: 'f', arguments: '{}', signature: 'c2VhbA==' },
     ]);
   });
 
