@@ -1,5 +1,6 @@
 /** Every dialect that clients speak and every provider behind them, with a gateway between the two over real sockets. */
 
+import { existsSync, readFileSync } from 'node:fs';
 import { anthropicMessages } from '../../gateway/dialects/anthropic-messages/dialect.ts';
 import type { ChatDialect, Json } from '../../gateway/dialects/dialect.ts';
 import { gemini } from '../../gateway/dialects/gemini/dialect.ts';
@@ -14,7 +15,7 @@ import { readChat } from '../../gateway/providers/openai/reply.ts';
 import { readResponse } from '../../gateway/providers/openai/responses/reply.ts';
 import type { StreamReader } from '../../gateway/providers/provider.ts';
 import { type RawResponse, send } from '../support/client.ts';
-import { streamFixture } from '../support/fixture.ts';
+import { fixtureFile, streamFixture } from '../support/fixture.ts';
 import { Gate } from '../support/gate.ts';
 import { startGateway, type TestGateway } from '../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
@@ -236,6 +237,12 @@ export function bytesOf({ vendor }: GridVendor, name: string): Buffer {
 /** The file of what a client reads of it. */
 export function clientFile({ dialect }: GridDialect, { vendor }: GridVendor): string {
   return `client.${dialect.name}.from.${vendor}.sse`;
+}
+
+/** What a client was sent of it, by the grid: the vendor's own bytes where they pass as they are. */
+export function sentTo(client: GridDialect, vendor: GridVendor, name: string): Buffer {
+  const golden = fixtureFile(name, clientFile(client, vendor));
+  return existsSync(golden) ? readFileSync(golden) : bytesOf(vendor, name);
 }
 
 /** A gateway in front of one provider, which answers as it is told. */

@@ -1,7 +1,6 @@
 /** The vendors' official clients, unmodified, read what the grid holds of every stream; see test/fixtures/README.md. */
 
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import Anthropic from '@anthropic-ai/sdk';
@@ -9,10 +8,10 @@ import { GoogleGenAI } from '@google/genai';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Finish } from '../../gateway/hub/reply.ts';
-import { fixtureFile, fixtureNames } from '../support/fixture.ts';
+import { fixtureNames } from '../support/fixture.ts';
 import { readPieces } from '../support/hub.ts';
 import { saidBy } from '../support/hub-events.ts';
-import { bytesOf, clientFile, DIALECTS, type GridDialect, type GridVendor, VENDORS } from './rig.ts';
+import { bytesOf, DIALECTS, type GridVendor, sentTo, VENDORS } from './rig.ts';
 
 /** What a client's own library makes of a stream; of several answers, the first. */
 interface Read {
@@ -109,12 +108,6 @@ beforeAll(async () => {
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 });
 afterAll(() => void server.close());
-
-/** What the client was sent: the vendor's own bytes where they pass as they are. */
-function sentTo(client: GridDialect, vendor: GridVendor, name: string): Buffer {
-  const golden = fixtureFile(name, clientFile(client, vendor));
-  return existsSync(golden) ? readFileSync(golden) : bytesOf(vendor, name);
-}
 
 describe.each(DIALECTS)('the official client of $dialect.name', (client) => {
   const read = LIBRARIES[client.dialect.name]!;

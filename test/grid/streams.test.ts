@@ -4,7 +4,7 @@ import { fixtureNames, replyFixture } from '../support/fixture.ts';
 import { expectGoldenText, settled } from '../support/golden.ts';
 import { readPieces } from '../support/hub.ts';
 import { saidBy, saidByReply } from '../support/hub-events.ts';
-import { bytesOf, clientFile, type GridDialect, type GridVendor, Rig, VENDORS } from './rig.ts';
+import { bytesOf, clientFile, type GridDialect, type GridVendor, Rig, sentTo, VENDORS } from './rig.ts';
 
 describe.each(VENDORS)('a stream of $vendor', (vendor: GridVendor) => {
   const cases = fixtureNames('streams', vendor.vendor);
@@ -36,11 +36,10 @@ describe.each(VENDORS)('a stream of $vendor', (vendor: GridVendor) => {
   });
 
   test.each(replies)('says to each client what the whole answer says: %s', async (name) => {
-    const bytes = bytesOf(vendor, name);
     const body = replyFixture(vendor.vendor, name);
     for (const client of vendor.clients) {
       const whole = saidByReply(client.read(await rig.whole(client, body)));
-      const events = readPieces(client.dialect.openReader(), [Buffer.from(await rig.stream(client, vendor, bytes))]);
+      const events = readPieces(client.dialect.openReader(), [sentTo(client, vendor, name)]);
       expect(saidBy(events.filter((event) => !('choice' in event) || event.choice === 0))).toEqual(whole);
     }
   });
