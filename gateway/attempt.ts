@@ -97,49 +97,68 @@ export interface Attempt {
 /** Asks a target. */
 export function attempt(life: Life, target: RoutedTarget, outgoing: Outgoing, manner: Manner): Attempt {
   const stop = new Stop();
+  const answer = tried(life, target, outgoing, { ...manner, stop });
   const { timeoutMs } = manner;
-  const timer = timeoutMs === undefined ? undefined : setTimeout(() => stop.now(late(target.provider.name)), timeoutMs);
-  const answer = Promise.race([tried(life, target, outgoing, { ...manner, stop }), stop.stopped]).finally(() =>
-    clearTimeout(timer),
-  );
-  return { answer, abort: () => stop.now(GONE) };
+  return {
+    answer: timeoutMs === undefined ? answer : inTime(answer, stop, late(target.provider.name, timeoutMs)),
+    abort: () => stop.now(GONE),
+  };
 }
 
-function late(name: string): GatewayError {
-  return new GatewayError('upstream_timeout', `The provider “${name}” did not answer in time. Try again.`);
+interface Late {
+  afterMs: number;
+  error: GatewayError;
 }
 
-/** Ends a try at any time. */
-class Stop {
-  /** Rejects when the try is ended from outside. */
-  readonly stopped: Promise<never>;
-  private reject!: (reason: Error) => void;
-  private reason: Error | undefined;
-  private request: { abort(): void } | undefined;
+function late(name: string, afterMs: number): Late {
+  const message = `The provider “${name}” did not answer in time. Try again.`;
+  return { afterMs, error: new GatewayError('upstream_timeout', message) };
+}
 
-  constructor() {
-    this.stopped = new Promise((_resolve, reject) => {
-      this.reject = reject;
-    });
-    // Nobody may be waiting for it.
-    this.stopped.catch(() => {});
+/** What is ended for its lateness says so, whatever it was doing. */
+async function inTime(answer: Promise<Answer>, stop: Stop, { afterMs, error }: Late): Promise<Answer> {
+  const timer = setTimeout(() => stop.now(error), afterMs);
+  try {
+    return await answer;
+  } catch (thrown) {
+    throw thrown === GONE ? (stop.reason ?? thrown) : thrown;
+  } finally {
+    clearTimeout(timer);
   }
+}
 
-  /** What has to be ended. @throws when that was asked for meanwhile */
+/** Ends a try at any time: whatever it waits for rejects. */
+class Stop {
+  /** Why it was ended. */
+  reason: Error | undefined;
+  private request: { abort(): void } | undefined;
+  private listener: ((reason: Error) => void) | undefined;
+
+  /** What has to be ended. */
   watch(request: { abort(): void }): void {
     this.request = request;
     if (this.reason !== undefined) request.abort();
   }
 
-  check(): void {
-    if (this.reason !== undefined) throw this.reason;
+  /** Calls when it is ended, in place of who was to be called before. */
+  onStop(listener: (reason: Error) => void): void {
+    if (this.reason === undefined) this.listener = listener;
+    else listener(this.reason);
+  }
+
+  /** A promise that nothing else ends. */
+  bounded<T>(waited: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.onStop(reject);
+      waited.then(resolve, reject);
+    });
   }
 
   now(reason: Error): void {
     if (this.reason !== undefined) return;
     this.reason = reason;
     this.request?.abort();
-    this.reject(reason);
+    this.listener?.(reason);
   }
 }
 
@@ -154,13 +173,13 @@ async function tried(
   const facts: CallFacts = { model: target.model ?? record.facts.model ?? '', stream: outgoing.request.stream };
   const written = write(outgoing, facts, dialect, { provider, join });
   const { endpoint, body, isNative } = written;
-  const call = await provider.sign({
+  const signed = provider.sign({
     method: 'POST',
     path: endpoint.path(facts),
     headers: ['content-type', 'application/json', ...(endpoint.headers?.(facts) ?? []), ...ownHeaders(life, provider)],
     body,
   });
-  stop.check();
+  const call = signed instanceof Promise ? await stop.bounded(signed) : signed;
   const request = gateway.upstream.send(provider, call, body);
   stop.watch(request);
   record.isSent = true;
@@ -178,7 +197,7 @@ async function tried(
     const chat = endpoint as ChatEndpoint;
     const passes = isNative && join === undefined;
     const look = passes ? lookAtDialect(dialect, wantsContent) : lookAtEvents(chat.openReader(), wantsContent);
-    const begun = await primed(reply, look, { firstTokenMs: target.timeouts.firstToken, stopped: stop.stopped });
+    const begun = await primed(reply, look, { firstTokenMs: target.timeouts.firstToken, stop });
     return { kind: 'stream', reply: begun, endpoint: chat, isNative: passes, leftOut: written.leftOut };
   }
   const bytes = await reply.collect(snapshot.config.limits.reply);

@@ -149,6 +149,9 @@ export interface Plan {
   verdict(failure: GatewayError): GatewayError;
 }
 
+/** A try that has less time than this, in milliseconds, is not begun: timers go off a little early. */
+const SHORTEST_TRY_MS = 5;
+
 /** Makes the plan of one request. */
 export function plan(model: CompiledModel, facts: RoutingFacts): Plan {
   return new RequestPlan(model, facts);
@@ -296,7 +299,7 @@ class RequestPlan implements Plan {
 
   private isTooLate(at: number): boolean {
     const { total } = this.last!.timeouts;
-    return total !== undefined && at >= this.startedAt + total;
+    return total !== undefined && at > this.startedAt + total - SHORTEST_TRY_MS;
   }
 
   private pickReady(now: number): RoutedTarget | undefined {

@@ -22,21 +22,20 @@ const MAX_PRELUDE = 65_536;
 interface Patience {
   /** In milliseconds; undefined: as long as the provider may. */
   firstTokenMs: number | undefined;
-  /** Rejects when nobody waits any more. */
-  stopped: Promise<never>;
+  /** Tells when nobody waits any more. */
+  stop: { onStop(listener: (reason: Error) => void): void };
 }
 
 /**
  * Settles with the same answer once its stream has begun; what came until then is handed over first.
  * @throws GatewayError `upstream_timeout` when nothing is said in time, and what the look threw
  */
-export function primed(reply: UpstreamReply, look: Look, { firstTokenMs, stopped }: Patience): Promise<UpstreamReply> {
+export function primed(reply: UpstreamReply, look: Look, { firstTokenMs, stop }: Patience): Promise<UpstreamReply> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
     let state: 'waiting' | 'begun' | 'handed over' | 'lost' = 'waiting';
     const timer = firstTokenMs === undefined ? undefined : setTimeout(() => lost(late()), firstTokenMs);
-    stopped.catch(() => clearTimeout(timer));
     const handOver = () => {
       if (state !== 'begun') return;
       state = 'handed over';
@@ -62,6 +61,9 @@ export function primed(reply: UpstreamReply, look: Look, { firstTokenMs, stopped
         lost(error);
       }
     };
+    stop.onStop((reason) => {
+      if (state === 'waiting') lost(reason);
+    });
     reply.listen({
       data(chunk) {
         if (state === 'lost') return;

@@ -122,7 +122,7 @@ describe('Claude on Bedrock, asked for a chat completion', () => {
 
   test('breaks off in the middle of a stream with an error, never with an end', async () => {
     const stream = await openai().chat.completions.create({
-      ...asked('any~error-after=3', 'say 9 words'),
+      ...asked('any~error-after=3;token-delay=10', 'say 9 words'),
       stream: true,
     });
     const finishes: unknown[] = [];
