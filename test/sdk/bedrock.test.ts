@@ -39,7 +39,7 @@ beforeAll(async () => {
       unknown: { provider: 'unknown', model: CLAUDE },
       bearer: { provider: 'bearer', model: CLAUDE },
       wrong: { provider: 'wrong', model: CLAUDE },
-      'any~error-after=3': 'bedrock',
+      'any~error-after=3;token-delay=10': 'bedrock',
       'any~status=429;retry-after=7': 'bedrock',
       arn: { provider: 'bedrock', model: 'arn:aws:bedrock:us-west-2:1:application-inference-profile/a.b' },
     },
