@@ -143,11 +143,16 @@ class Calls {
     });
   }
 
-  /** Asks a target and, when it is slow and the model wants that, a second one beside it: the first to begin wins. */
-  private async hedged(next: Next): Promise<Answer> {
+  /** Asks a target and, when it is slow and the model wants that, a second one beside it. */
+  private hedged(next: Next): Promise<Answer> {
     const first = this.start(next);
     const { hedgeAfterMs } = this.plan;
-    if (hedgeAfterMs === undefined || !(await isLate(first.answer, hedgeAfterMs))) return first.answer;
+    return hedgeAfterMs === undefined ? first.answer : this.besides(next, first, hedgeAfterMs);
+  }
+
+  /** The first to begin wins. */
+  private async besides(next: Next, first: Attempt, afterMs: number): Promise<Answer> {
+    if (!(await isLate(first.answer, afterMs))) return first.answer;
     const other = this.plan.hedge();
     if (other === undefined) return first.answer;
     const second = this.start(other);
@@ -179,7 +184,6 @@ class Calls {
         throw this.failed(target, error, startedAt);
       },
     );
-    answer.catch(() => {});
     return { answer, abort: () => begun.abort() };
   }
 
