@@ -14,7 +14,8 @@ import {
   WHO,
   wholeEvents,
 } from '../gateway/resume/resuming.ts';
-import { choice, chunk, textStream } from '../support/chunks.ts';
+import { DONE, dataOf, END, says } from '../gateway/resume/words.ts';
+import { textStream } from '../support/chunks.ts';
 import { Gate } from '../support/gate.ts';
 import { configFor, startGateway, type TestGateway } from '../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
@@ -23,10 +24,6 @@ import { startProcess } from './gateway-process.ts';
 import { type OwnRedis, startRedis } from './redis.ts';
 
 const POLL = { timeout: 20_000, interval: 50 };
-const says = (content: string) => chunk([choice(0, { content })]);
-const END = chunk([choice(0, {}, 'stop')]);
-const DONE = 'data: [DONE]\n\n';
-const dataOf = (event: object) => `data: ${JSON.stringify(event)}\n\n`;
 
 let redis: OwnRedis;
 let upstream: ScriptedUpstream;

@@ -16,6 +16,7 @@ import { streamFixture } from '../support/fixture.ts';
 import { Gate } from '../support/gate.ts';
 import { startGateway, type TestGateway, testPlugin } from '../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
+import { REFUSING, routeForEach } from './refusing-plugins.ts';
 
 let simulator: Simulator;
 let upstream: ScriptedUpstream;
@@ -29,15 +30,7 @@ beforeAll(async () => {
   simulator = await startSimulator({ tokenDelayMs: 0, models: { busy: 'status=529', 'wrong-key': 'status=401' } });
   upstream = await startScriptedUpstream();
   const key = 'sk-provider';
-  const refuse = (name: string, hook: 'authenticate' | 'authorize' | 'limit', reject: object) =>
-    testPlugin(name, { [hook]: () => ({ reject }) });
-  const factories = [
-    refuse('nobody', 'authenticate', { code: 'bad_key', message: 'This key is not known.' }),
-    refuse('forbidden', 'authorize', { code: 'not_yours', message: 'You may not use this model.' }),
-    refuse('exhausted', 'limit', { code: 'quota', message: 'Try again later.', headers: { 'retry-after': '7' } }),
-    loud,
-  ];
-  const plugins = Object.fromEntries(factories.map(({ name }) => [name, { at: `local:${name}` }]));
+  const factories = [...REFUSING, loud];
   gateway = await startGateway(
     {
       providers: {
@@ -59,12 +52,7 @@ beforeAll(async () => {
         gemini: 'gemini',
         bedrock: { provider: 'bedrock', model: 'anthropic.claude-sonnet-4-5-20250929-v1:0' },
       },
-      plugins: { ...plugins, pii: { at: 'local:pii-guard', config: { rules: ['email'] } } },
-      routes: {
-        '/': {},
-        '/pii': { plugins: ['pii'] },
-        ...Object.fromEntries(factories.map(({ name }) => [`/${name}`, { plugins: [name] }])),
-      },
+      ...routeForEach(factories),
     },
     { factories },
   );

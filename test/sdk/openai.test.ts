@@ -13,6 +13,7 @@ import { choice, chunk, errorBody, textStream, toolCallStream } from '../support
 import { Gate } from '../support/gate.ts';
 import { startGateway, type TestGateway, testPlugin } from '../support/gateway.ts';
 import { type ScriptedUpstream, startScriptedUpstream } from '../support/scripted-upstream.ts';
+import { REFUSING, routeForEach } from './refusing-plugins.ts';
 
 let simulator: Simulator;
 let upstream: ScriptedUpstream;
@@ -21,19 +22,14 @@ let gateway: TestGateway;
 beforeAll(async () => {
   simulator = await startSimulator({ tokenDelayMs: 0 });
   upstream = await startScriptedUpstream();
-  const refuse = (name: string, hook: 'authenticate' | 'authorize' | 'limit', reject: object) =>
-    testPlugin(name, { [hook]: () => ({ reject }) });
   const factories = [
-    refuse('nobody', 'authenticate', { code: 'bad_key', message: 'This key is not known.' }),
-    refuse('forbidden', 'authorize', { code: 'not_yours', message: 'You may not use this model.' }),
-    refuse('exhausted', 'limit', { code: 'quota', message: 'Try again later.', headers: { 'retry-after': '7' } }),
+    ...REFUSING,
     testPlugin('broken', {
       limit: () => {
         throw new Error('boom');
       },
     }),
   ];
-  const plugins = Object.fromEntries(factories.map(({ name }) => [name, { at: `local:${name}` }]));
   gateway = await startGateway(
     {
       providers: {
@@ -41,12 +37,7 @@ beforeAll(async () => {
         scripted: { kind: 'openai-compatible', baseUrl: `${upstream.url}/v1` },
       },
       models: { scripted: 'scripted', other: { provider: 'simulated', model: 'gpt-x' }, '*': 'simulated' },
-      plugins: { ...plugins, pii: { at: 'local:pii-guard', config: { rules: ['email'] } } },
-      routes: {
-        '/': {},
-        '/pii': { plugins: ['pii'] },
-        ...Object.fromEntries(factories.map(({ name }) => [`/${name}`, { plugins: [name] }])),
-      },
+      ...routeForEach(factories),
     },
     { factories },
   );

@@ -6,10 +6,11 @@ import type { HubEvent } from '../../../gateway/hub/reply.ts';
 import type { HubPart, HubRequest } from '../../../gateway/hub/request.ts';
 import { cohere } from '../../../gateway/providers/cohere/provider.ts';
 import type { ChatEndpoint, Endpoint, Provider } from '../../../gateway/providers/provider.ts';
-import { cutAt, cutBySizes, pieceSizes } from '../../support/cuts.ts';
 import { fixtureNames, replyFixture, streamFixture } from '../../support/fixture.ts';
 import { errorOf, hubRequest, orGatewayError, readPieces, says } from '../../support/hub.ts';
 import { saidBy, saidByReply } from '../../support/hub-events.ts';
+import { expectSameWhereverCut } from './cut-anywhere.ts';
+import { SETTINGS } from './settings.ts';
 
 const MODEL = 'command-a-03-2025';
 const THINKING = 'command-a-reasoning-08-2025';
@@ -18,9 +19,7 @@ const COMMON = {
   kind: 'cohere',
   key: 'co-key',
   inputType: 'search_document',
-  timeouts: { connect: 1, firstByte: 1, idle: 1 },
-  streamUsage: true,
-  unmapped: 'refuse' as const,
+  ...SETTINGS,
 };
 const provider = made();
 const chat = provider.endpoints.chat[0] as ChatEndpoint;
@@ -280,15 +279,7 @@ describe('a stream', () => {
   });
 
   test.each(STREAMS)('of %s is the same wherever it is cut', (name) => {
-    const bytes = streamFixture('cohere', name);
-    const whole = eventsOf([bytes]);
-    for (let at = 1; at < bytes.length; at += 1) expect(eventsOf(cutAt([at])(bytes))).toEqual(whole);
-    fc.assert(
-      fc.property(pieceSizes, (sizes) => {
-        expect(eventsOf(cutBySizes(sizes)(bytes))).toEqual(whole);
-      }),
-      { numRuns: 30 },
-    );
+    expectSameWhereverCut(streamFixture('cohere', name), eventsOf);
   });
 
   test('passes each piece on as it came', () => {

@@ -1,6 +1,5 @@
 /** The rest of a stream at another replica, by a store that does what the test says; a real one is in test/real. */
 import { expect, test } from 'vitest';
-import { choice, chunk } from '../../support/chunks.ts';
 import { Gate } from '../../support/gate.ts';
 import { configFor, startGateway } from '../../support/gateway.ts';
 import { startScriptedUpstream } from '../../support/scripted-upstream.ts';
@@ -8,11 +7,7 @@ import { readSse } from '../../support/sse.ts';
 import { errorOf } from '../chat.ts';
 import { ask, askRest, numbered, readUntil, streamOf } from './resuming.ts';
 import { SharedMemory } from './shared-memory.ts';
-
-const says = (content: string) => chunk([choice(0, { content })]);
-const END = chunk([choice(0, {}, 'stop')]);
-const DONE = 'data: [DONE]\n\n';
-const dataOf = (event: object) => `data: ${JSON.stringify(event)}\n\n`;
+import { DONE, dataOf, END, says } from './words.ts';
 
 /** A stream of five events, cut off from its client after the second; the rest comes when the gate opens. */
 async function startTwo(resume: object = {}) {

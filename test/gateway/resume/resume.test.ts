@@ -1,16 +1,13 @@
 /** Who lost the connection gets the rest: what clients see, who may, and until when. */
 import { describe, expect, test } from 'vitest';
-import { choice, chunk, textStream, usageOf } from '../../support/chunks.ts';
+import { chunk, textStream, usageOf } from '../../support/chunks.ts';
 import { Gate } from '../../support/gate.ts';
 import { testPlugin } from '../../support/gateway.ts';
 import { readSse } from '../../support/sse.ts';
 import { errorOf, soon } from '../chat.ts';
 import { ask, askRest, numbered, type Rig, readUntil, startRig, streamOf } from './resuming.ts';
+import { DONE, dataOf, END, says } from './words.ts';
 
-const says = (content: string) => chunk([choice(0, { content })]);
-const END = chunk([choice(0, {}, 'stop')]);
-const dataOf = (event: object) => `data: ${JSON.stringify(event)}\n\n`;
-const DONE = 'data: [DONE]\n\n';
 const NOBODYS = 'A'.repeat(22);
 
 /** A stream that says `first`, waits for the gate, and says `second`. */
@@ -24,6 +21,20 @@ async function finished(rig: Rig, headers: Record<string, string> = {}): Promise
   const response = await ask(rig, headers);
   await response.bytes();
   return streamOf(response);
+}
+
+/** Loses the connection, and waits until the gateway knows. */
+async function leave(rig: Rig, begun: Awaited<ReturnType<typeof ask>>): Promise<void> {
+  begun.connection.destroy();
+  await soon(() => rig.gateway.gateway.streams.find(streamOf(begun))?.isAttached).toBe(false);
+}
+
+/** In characters: more than the sockets on the way to a slow client take. */
+const LONG_TEXT = 1_500 * 20_000;
+
+function* longText() {
+  for (let i = 0; i < 1_500; i += 1) yield says('x'.repeat(20_000));
+  yield END;
 }
 
 async function statusOfRest(rig: Rig, id: string): Promise<number> {
@@ -66,8 +77,7 @@ describe('the rest of a stream', () => {
     rig.upstream.next({ stream: { events: [says('a'), gate, END, chunk([], { usage }), says('')] } });
     const begun = await ask(rig);
     await readUntil(begun, '\n\n');
-    begun.connection.destroy();
-    await soon(() => rig.gateway.gateway.streams.find(streamOf(begun))?.isAttached).toBe(false);
+    await leave(rig, begun);
     gate.open();
     await soon(() => told.length).toBe(1);
     expect(told[0]).toMatchObject({ outcome: 'finished', status: 200 });
@@ -296,8 +306,7 @@ describe('bounds', () => {
     rig.upstream.next({ stream: { events, end: 'open' } });
     const begun = await ask(rig);
     await readUntil(begun, '\n\n');
-    begun.connection.destroy();
-    await soon(() => rig.gateway.gateway.streams.find(streamOf(begun))?.isAttached).toBe(false);
+    await leave(rig, begun);
     gate.open();
     expect(await (await rig.upstream.arrived()).closed).toBe('left');
     expect(await statusOfRest(rig, `${streamOf(begun)}-1`)).toBe(410);
@@ -407,8 +416,7 @@ describe('the gateway’s own ends', () => {
     rig.upstream.next({ stream: { events: [says('first ')], end: 'open' } });
     const begun = await ask(rig);
     await readUntil(begun, '\n\n');
-    begun.connection.destroy();
-    await soon(() => rig.gateway.gateway.streams.find(streamOf(begun))?.isAttached).toBe(false);
+    await leave(rig, begun);
     await rig.gateway.stop();
     expect(await (await rig.upstream.arrived()).closed).toBe('left');
   });
@@ -458,8 +466,7 @@ test('a client that leaves while a guard thinks has the text that the guard allo
   await readUntil(begun, '\n\n');
   gate.open();
   await asked.opened;
-  begun.connection.destroy();
-  await soon(() => rig.gateway.gateway.streams.find(streamOf(begun))?.isAttached).toBe(false);
+  await leave(rig, begun);
   thinking.open();
   const { content, done } = await readSse(await askRest(rig, `${streamOf(begun)}-0`));
   expect({ content, done }).toEqual({ content: ['FIRST SECOND'], done: true });
@@ -467,15 +474,10 @@ test('a client that leaves while a guard thinks has the text that the guard allo
 
 test('a slow client that leaves holds the provider up no longer', async () => {
   await using rig = await startRig({ size: '128MiB' });
-  const text = 'x'.repeat(20_000);
-  function* events() {
-    for (let i = 0; i < 1_500; i += 1) yield says(text);
-    yield END;
-  }
-  rig.upstream.next({ stream: { events: events() } });
+  rig.upstream.next({ stream: { events: longText() } });
   const begun = await ask(rig);
   const request = await rig.upstream.arrived();
-  expect(await request.untilStuck(500)).toBeLessThan(1_500 * text.length);
+  expect(await request.untilStuck(500)).toBeLessThan(LONG_TEXT);
   begun.connection.destroy();
   expect(await request.closed).toBe('answered');
 }, 60_000);
@@ -484,14 +486,9 @@ test('a stream that is not kept is given to a slow client whole all the same', a
   await using rig = await startRig({ streams: 1 });
   rig.upstream.next({ stream: { events: [says('first ')], end: 'open' } });
   await readUntil(await ask(rig), '\n\n');
-  const text = 'x'.repeat(20_000);
-  function* events() {
-    for (let i = 0; i < 1_500; i += 1) yield says(text);
-    yield END;
-  }
-  rig.upstream.next({ stream: { events: events() } });
+  rig.upstream.next({ stream: { events: longText() } });
   const response = await ask(rig);
   const request = await rig.upstream.arrived(1);
-  expect(await request.untilStuck(500)).toBeLessThan(1_500 * text.length);
-  expect((await response.bytes()).length).toBeGreaterThan(1_500 * text.length);
+  expect(await request.untilStuck(500)).toBeLessThan(LONG_TEXT);
+  expect((await response.bytes()).length).toBeGreaterThan(LONG_TEXT);
 }, 60_000);
