@@ -46,7 +46,7 @@ beforeAll(async () => {
         busy: 'anthropic',
         'wrong-key': 'anthropic',
         scripted: 'scripted',
-        'broken-gpt': { provider: 'openai', model: 'gpt~error-after=3' },
+        'broken-gpt': { provider: 'openai', model: 'gpt~error-after=3;token-delay=10' },
         gpt: 'openai',
         compatible: 'compatible',
         gemini: 'gemini',
