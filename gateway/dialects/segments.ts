@@ -44,6 +44,13 @@ export class Segments {
     this.list.push({ id: path + KEY, role, channel: 'text', path, text: key, old: old || undefined });
   }
 
+  /** Every string of an answer that stands beside what is known of it. */
+  beside(body: Json, known: ReadonlySet<string>): void {
+    for (const [key, value] of Object.entries(body)) {
+      if (!known.has(key)) this.deep(`/${escapePointer(key)}`, value, 'assistant', 'text', false);
+    }
+  }
+
   /**
    * Every string inside a value of unknown shape: nothing that a model reads may slip by unread. A long number may be a
    * card's, so it is read as well.

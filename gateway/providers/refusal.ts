@@ -76,6 +76,29 @@ const PRIVATE = new RegExp(
   'gi',
 );
 
+/** Reads an answer above 299 of the provider `name`. */
+type ReadError = (name: string, status: number, body: unknown, headers: ReplyHeaders) => ProviderError;
+
+/** What a vendor's errors say in its own words. */
+interface Words {
+  toldBy(body: unknown): Told;
+  /** Whether the account's money is used up, which waiting does not mend, and what is said then. */
+  isOutOfCredit(status: number, told: Told): boolean;
+  outOfCredit(name: string, told: Told): ProviderError;
+  /** How long until the vendor's limits are full again, in milliseconds, by headers of its own. */
+  resetOf(headers: ReplyHeaders): number | undefined;
+}
+
+/** Reads the errors of a vendor that has accounts to be topped up and headers of its own for its limits. */
+export function errorReader({ toldBy, isOutOfCredit, outOfCredit, resetOf }: Words): ReadError {
+  return (name, status, body, headers) => {
+    const told = toldBy(body);
+    if (isOutOfCredit(status, told)) return outOfCredit(name, told);
+    if (status === 429) told.retryAfterMs = retryAfter(headers) ?? resetOf(headers);
+    return refusal(name, status, told, headers);
+  };
+}
+
 function atItsLimit(name: string, told: Told, retryAfterMs: number | undefined): ProviderError {
   const until =
     retryAfterMs === undefined ? ' Try again later.' : ` Try again in ${Math.ceil(retryAfterMs / 1000)} seconds.`;
@@ -95,7 +118,7 @@ function shownWait(ms: number | undefined): Record<string, string> {
  * How long a provider wants to be left alone, in milliseconds: `retry-after-ms`, else `Retry-After` in seconds or as a
  * date (RFC 9110, 10.2.3).
  */
-export function retryAfter(headers: ReplyHeaders, now = Date.now()): number | undefined {
+function retryAfter(headers: ReplyHeaders, now = Date.now()): number | undefined {
   const exact = headerOf(headers, 'retry-after-ms');
   if (exact !== undefined && /^\d+(\.\d+)?$/.test(exact)) return Number(exact);
   const text = headerOf(headers, 'retry-after');

@@ -3,11 +3,12 @@
  * Source: https://platform.claude.com/docs/en/api/messages (fields as of 2026).
  */
 import type { Role, Segment } from '../../../proto/contract.ts';
-import { badAnswer, invalid } from '../../hub/fields.ts';
+import { badAnswer } from '../../hub/fields.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
 import { MessagesReader } from '../../providers/anthropic/stream.ts';
 import type { ChatDialect, Json, ListedModel, ModelRequest, ReplyFacts, ToolCall } from '../dialect.ts';
 import { escapePointer, Segments, writeTexts } from '../segments.ts';
+import { readHead } from '../turns.ts';
 import { errorBody, errorFrame } from './error.ts';
 import { readEvent, skimEvents, textEvent } from './events.ts';
 import { cutShort, limitOutput, markLimited } from './quota.ts';
@@ -77,16 +78,10 @@ function modelList(models: ListedModel[]): string {
 // --- Requests -------------------------------------------------------------------------------------------------------
 
 function readRequest(body: Json): ModelRequest {
-  const { model, messages, stream, max_tokens: most } = body;
-  if (model !== undefined && typeof model !== 'string') throw invalid('model', 'must be a string');
-  if (!Array.isArray(messages)) throw invalid('messages', 'is missing or not a list');
-  if (!messages.every(isJsonObject)) throw invalid('messages', 'must be a list of objects');
-  if (stream !== undefined && stream !== null && typeof stream !== 'boolean')
-    throw invalid('stream', 'must be true or false');
+  const { max_tokens: most } = body;
   return {
     body,
-    model,
-    stream: stream === true,
+    ...readHead(body),
     wantsUsage: true,
     choices: 1,
     maxOutputTokens: typeof most === 'number' && most >= 1 ? most : undefined,
@@ -166,9 +161,7 @@ function replySegments(body: Json): Segment[] {
       if (key !== 'type') segments.deep(`/stop_details/${escapePointer(key)}`, value, 'assistant', 'refusal', false);
     }
   }
-  for (const [key, value] of Object.entries(body)) {
-    if (!REPLY_FACTS.has(key)) segments.deep(`/${escapePointer(key)}`, value, 'assistant', 'text', false);
-  }
+  segments.beside(body, REPLY_FACTS);
   return segments.list;
 }
 

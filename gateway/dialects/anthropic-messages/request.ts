@@ -19,6 +19,7 @@ import type {
   ToolResultPart,
 } from '../../hub/request.ts';
 import type { Json } from '../dialect.ts';
+import { type Chat, readTurns } from '../turns.ts';
 
 /** Reads a request; throws `invalid_request` with a sentence that names the field. */
 export function toHub(body: Json): HubRequest {
@@ -51,13 +52,6 @@ function leave(hub: HubRequest, object: Fields | undefined): void {
 
 const ROLES = ['user', 'assistant', 'system'] as const;
 
-/** What the reading of one message needs of those before it. */
-interface Chat {
-  hub: HubRequest;
-  /** Names of the tools that were called, by the calls' ids. */
-  called: Map<string, string>;
-}
-
 function readSystem(fields: Fields, hub: HubRequest): void {
   const parts = readContent(fields, 'system', { hub, called: new Map() });
   if (parts.length === 0) return;
@@ -66,12 +60,7 @@ function readSystem(fields: Fields, hub: HubRequest): void {
 }
 
 function readMessages(fields: Fields, hub: HubRequest): void {
-  const chat: Chat = { hub, called: new Map() };
-  const list = fields.objects('messages');
-  if (list === undefined) throw invalid('messages', 'is missing');
-  for (const message of list) readMessage(message, chat);
-  const last = hub.messages.at(-1);
-  if (last?.role === 'assistant' && !last.parts.some(({ type }) => type === 'tool-call')) use(hub, 'prefill', last.at);
+  const last = readTurns(fields, hub, readMessage);
   // At the top it marks the last block that can be kept.
   const cache = readCache(fields, hub);
   const lastPart = last?.parts.findLast((part) => part.type !== 'reasoning' && part.type !== 'refusal');

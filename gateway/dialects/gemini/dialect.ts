@@ -206,9 +206,7 @@ const CONFIG = new Set([
 function replySegments(body: Json): Segment[] {
   const segments = new Segments();
   candidatesOf(body).forEach((candidate, i) => candidateSegments(segments, `/candidates/${i}`, candidate));
-  for (const [key, value] of Object.entries(body)) {
-    if (!REPLY_FACTS.has(key)) segments.deep(`/${escapePointer(key)}`, value, 'assistant', 'text', false);
-  }
+  segments.beside(body, REPLY_FACTS);
   return segments.list;
 }
 

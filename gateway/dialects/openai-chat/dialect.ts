@@ -20,6 +20,7 @@ import {
   type ToolCall,
 } from '../dialect.ts';
 import { escapePointer, isLongNumber, unescapePointer, writeTexts } from '../segments.ts';
+import { readHead } from '../turns.ts';
 import { fromHub } from './reply.ts';
 import { toHub } from './request.ts';
 import { choicesOf, REPLY_FACTS, replySegments, requestSegments, SEALS } from './segments.ts';
@@ -64,16 +65,9 @@ function modelEntry({ id, ownedBy }: { id: string; ownedBy: string }): Json {
 // --- Requests -----------------------------------------------------------------------------------------------------
 
 function readRequest(body: Json): ModelRequest {
-  const { model, messages, stream } = body;
-  if (model !== undefined && typeof model !== 'string') throw invalid('model', 'must be a string');
-  if (!Array.isArray(messages)) throw invalid('messages', 'is missing or not a list');
-  if (!messages.every(isJsonObject)) throw invalid('messages', 'must be a list of objects');
-  if (stream !== undefined && stream !== null && typeof stream !== 'boolean')
-    throw invalid('stream', 'must be true or false');
   return {
     body,
-    model,
-    stream: stream === true,
+    ...readHead(body),
     wantsUsage: isJsonObject(body.stream_options) && body.stream_options.include_usage === true,
     // Some servers take a number in a string as well.
     choices: Number(body.n) > 1 ? Math.floor(Number(body.n)) : 1,
@@ -96,7 +90,7 @@ function isBound(value: unknown): value is number {
   return typeof value === 'number' && value >= 1;
 }
 
-function invalid(param: string, what: string): GatewayError {
+function _invalid(param: string, what: string): GatewayError {
   return new GatewayError('invalid_request', `The field \`${param}\` ${what}.`, { param });
 }
 

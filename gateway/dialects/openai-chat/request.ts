@@ -18,6 +18,7 @@ import type {
   ToolCallPart,
 } from '../../hub/request.ts';
 import type { Json } from '../dialect.ts';
+import { type Chat, readTurns } from '../turns.ts';
 import {
   EFFORTS,
   fileData,
@@ -42,7 +43,7 @@ export function toHub(body: Json): HubRequest {
   const hub: HubRequest = { messages: [], tools: [], used: new Map(), unknown: [] };
   // The pipeline has read these: they name the target and the way of answering, not the answer.
   fields.skip('model', 'stream', 'stream_options');
-  readMessages(fields, hub);
+  readTurns(fields, hub, readMessage);
   readTools(fields, hub, readTool, (choice) => needObject(choice, 'function'));
   readBounds(fields, hub);
   readSampling(fields, hub);
@@ -59,24 +60,6 @@ export function toHub(body: Json): HubRequest {
 // --- Messages -----------------------------------------------------------------------------------------------------
 
 const ROLES = ['system', 'developer', 'user', 'assistant', 'tool', 'function'] as const;
-
-/** What the reading of one message needs of those before it. */
-interface Chat {
-  hub: HubRequest;
-  /** Names of the tools that were called, by the calls' ids. */
-  called: Map<string, string>;
-}
-
-function readMessages(fields: Fields, hub: HubRequest): void {
-  const chat: Chat = { hub, called: new Map() };
-  const list = fields.objects('messages');
-  if (list === undefined) throw invalid('messages', 'is missing');
-  for (const message of list) readMessage(message, chat);
-  const last = hub.messages.at(-1);
-  if (last?.role === 'assistant' && !last.parts.some(({ type }) => type === 'tool-call')) {
-    use(hub, 'prefill', last.at);
-  }
-}
 
 function readMessage(fields: Fields, chat: Chat): void {
   const { hub } = chat;

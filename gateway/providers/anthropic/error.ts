@@ -6,15 +6,10 @@ import type { Json } from '../../dialects/dialect.ts';
 import { GatewayError } from '../../errors.ts';
 import { objectOf, textOf } from '../../hub/fields.ts';
 import type { ProviderError, ReplyHeaders } from '../provider.ts';
-import { headerOf, refusal, retryAfter, type Told } from '../refusal.ts';
+import { errorReader, headerOf, type Told } from '../refusal.ts';
 
 /** An answer above 299 of the provider `name`. */
-export function readError(name: string, status: number, body: unknown, headers: ReplyHeaders): ProviderError {
-  const told = toldBy(body);
-  if (isOutOfCredit(status, told)) return outOfCredit(name);
-  if (status === 429) told.retryAfterMs = retryAfter(headers) ?? resetOf(headers);
-  return refusal(name, status, told, headers);
-}
+export const readError = errorReader({ toldBy, isOutOfCredit, outOfCredit, resetOf });
 
 /** The error that an answer, or an event of one, reports although its status said that all is well. */
 export function reportedError(body: Json, name: string): GatewayError {

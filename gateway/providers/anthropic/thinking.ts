@@ -97,13 +97,17 @@ const VERSION = /claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2}))?(?!\d)/;
 
 /** Whether a model decides itself how much to think; names that do not tell are taken for new ones. */
 function decidesItself(model: string): boolean {
-  if (/claude-(?:instant|v?2)\b/.test(model)) return false;
+  return !/claude-(?:instant|v?2)\b/.test(model) && isFromAdaptive(model);
+}
+
+/** Whether a model is of version 4.6 or later, or has a name that tells no version. */
+export function isFromAdaptive(model: string): boolean {
   const found = VERSION.exec(model);
   return found === null || Number(found[1]) + Number(found[2] ?? 0) / 10 >= 4.6;
 }
 
 /** Whether the model waits for tools that it called, without the sealed thoughts that led it to them. */
-function hasLostThoughts(messages: HubMessage[]): boolean {
+export function hasLostThoughts(messages: HubMessage[]): boolean {
   const parts = messages.findLast(({ role }) => role === 'assistant')?.parts ?? [];
   const isSealed = parts.some((part) => part.type === 'reasoning' && (part.signature ?? part.redacted) !== undefined);
   return parts.some(({ type }) => type === 'tool-call') && !isSealed;

@@ -4,7 +4,8 @@
  */
 import type { Json } from '../../dialects/dialect.ts';
 import { invalid } from '../../hub/fields.ts';
-import type { HubMessage, HubRequest, ReasoningWish } from '../../hub/request.ts';
+import type { HubRequest, ReasoningWish } from '../../hub/request.ts';
+import { hasLostThoughts, isFromAdaptive } from '../anthropic/thinking.ts';
 
 /** Whose words a model takes. An ARN of one's own (an application's inference profile) does not tell. */
 export type Family = 'claude' | 'nova' | 'gpt-oss' | 'mistral' | 'cohere' | 'other';
@@ -77,7 +78,7 @@ function withoutThinking({ used }: HubRequest, model: string, family: Family): P
   const param = used.get('reasoning');
   if (family === 'gpt-oss' && param !== undefined)
     throw invalid(param, 'cannot be off for this model on Bedrock: it always thinks; ask for low effort');
-  return family === 'claude' && isAdaptive(model) ? { fields: { thinking: { type: 'disabled' } } } : {};
+  return family === 'claude' && isFromAdaptive(model) ? { fields: { thinking: { type: 'disabled' } } } : {};
 }
 
 type Effort = NonNullable<ReasoningWish['effort']>;
@@ -112,7 +113,7 @@ const LEAST_BUDGET = 1_024;
  * Source: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html
  */
 function claudeThinking(request: HubRequest, wish: ReasoningWish, model: string): Partial<Extras> {
-  if (wish.budget === undefined && isAdaptive(model)) {
+  if (wish.budget === undefined && isFromAdaptive(model)) {
     const display = wish.shown === undefined ? {} : { display: wish.shown ? 'summarized' : 'omitted' };
     return {
       fields: { thinking: { type: 'adaptive', ...display } },
@@ -134,19 +135,4 @@ function budgetOf({ maxOutputTokens, used }: HubRequest, { budget, effort }: Rea
     used.get('max-tokens') ?? 'max_tokens',
     `must be above ${LEAST_BUDGET} for a model that is to think: its thoughts count as well`,
   );
-}
-
-/** Two digits at most are a version; more are a date. */
-const VERSION = /claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2}))?(?!\d)/;
-
-function isAdaptive(model: string): boolean {
-  const found = VERSION.exec(model);
-  return found === null || Number(found[1]) + Number(found[2] ?? 0) / 10 >= 4.6;
-}
-
-/** Whether the model waits for tools that it called, without the sealed thoughts that led it to them. */
-function hasLostThoughts(messages: HubMessage[]): boolean {
-  const parts = messages.findLast(({ role }) => role === 'assistant')?.parts ?? [];
-  const isSealed = parts.some((part) => part.type === 'reasoning' && (part.signature ?? part.redacted) !== undefined);
-  return parts.some(({ type }) => type === 'tool-call') && !isSealed;
 }

@@ -8,15 +8,10 @@ import { GatewayError } from '../../errors.ts';
 import { countOf, objectOf, textOf } from '../../hub/fields.ts';
 import { isJsonObject } from '../../json.ts';
 import type { ProviderError, ReplyHeaders } from '../provider.ts';
-import { headerOf, refusal, retryAfter, type Told } from '../refusal.ts';
+import { errorReader, headerOf, type Told } from '../refusal.ts';
 
 /** An answer above 299 of the provider `name`. */
-export function readError(name: string, status: number, body: unknown, headers: ReplyHeaders): ProviderError {
-  const told = toldBy(body);
-  if (isOutOfCredit(status, told)) return outOfCredit(name, told);
-  if (status === 429) told.retryAfterMs = retryAfter(headers) ?? resetOf(headers);
-  return refusal(name, status, told, headers);
-}
+export const readError = errorReader({ toldBy, isOutOfCredit, outOfCredit, resetOf });
 
 /** What waiting does not mend: the account's money is used up. */
 function isOutOfCredit(status: number, { code, type }: Told): boolean {
