@@ -4,7 +4,7 @@
  * (`reasoning_content`, `reasoning`; tool calls without an index).
  */
 import type { Usage } from '../../../proto/contract.ts';
-import { type ErrorShape, GatewayError } from '../../errors.ts';
+import type { ErrorShape } from '../../errors.ts';
 import { isJsonObject, parseJson } from '../../json.ts';
 import { openReader } from '../../providers/openai/stream.ts';
 import {
@@ -88,10 +88,6 @@ function boundsOf(body: Json): OutputLimitField[] {
 
 function isBound(value: unknown): value is number {
   return typeof value === 'number' && value >= 1;
-}
-
-function _invalid(param: string, what: string): GatewayError {
-  return new GatewayError('invalid_request', `The field \`${param}\` ${what}.`, { param });
 }
 
 // --- Replies ------------------------------------------------------------------------------------------------------
