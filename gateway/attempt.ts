@@ -100,24 +100,24 @@ export function attempt(life: Life, target: RoutedTarget, outgoing: Outgoing, ma
   const answer = tried(life, target, outgoing, { ...manner, stop });
   const { timeoutMs } = manner;
   return {
-    answer: timeoutMs === undefined ? answer : inTime(answer, stop, late(target.provider.name, timeoutMs)),
+    answer: timeoutMs === undefined ? answer : inTime(answer, stop, { afterMs: timeoutMs, name: target.provider.name }),
     abort: () => stop.now(GONE),
   };
 }
 
 interface Late {
   afterMs: number;
-  error: GatewayError;
+  /** The provider's. */
+  name: string;
 }
 
-function late(name: string, afterMs: number): Late {
-  const message = `The provider “${name}” did not answer in time. Try again.`;
-  return { afterMs, error: new GatewayError('upstream_timeout', message) };
+function late(name: string): GatewayError {
+  return new GatewayError('upstream_timeout', `The provider “${name}” did not answer in time. Try again.`);
 }
 
 /** What is ended for its lateness says so, whatever it was doing. */
-async function inTime(answer: Promise<Answer>, stop: Stop, { afterMs, error }: Late): Promise<Answer> {
-  const timer = setTimeout(() => stop.now(error), afterMs);
+async function inTime(answer: Promise<Answer>, stop: Stop, { afterMs, name }: Late): Promise<Answer> {
+  const timer = setTimeout(() => stop.now(late(name)), afterMs);
   try {
     return await answer;
   } catch (thrown) {

@@ -1,5 +1,6 @@
 /** What the dialects share whose requests are a list of `messages`. */
 import { type Fields, invalid } from '../hub/fields.ts';
+import { use } from '../hub/noted.ts';
 import type { HubMessage, HubRequest } from '../hub/request.ts';
 import { isJsonObject } from '../json.ts';
 import type { Json } from './dialect.ts';
@@ -33,6 +34,6 @@ export function readTurns(
   for (const message of list) readMessage(message, chat);
   const last = hub.messages.at(-1);
   const isBegun = last?.role === 'assistant' && !last.parts.some(({ type }) => type === 'tool-call');
-  if (isBegun && !hub.used.has('prefill')) hub.used.set('prefill', last.at);
+  if (isBegun) use(hub, 'prefill', last.at);
   return last;
 }

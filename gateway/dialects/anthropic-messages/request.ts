@@ -2,8 +2,10 @@
  * A request to the Messages API, read into the hub.
  * Source: https://platform.claude.com/docs/en/api/messages (fields as of 2026) and the types of the official client.
  */
+
 import type { Feature } from '../../hub/features.ts';
 import { Fields, invalid } from '../../hub/fields.ts';
+import { leave, use } from '../../hub/noted.ts';
 import type {
   Citation,
   HubMessage,
@@ -36,16 +38,6 @@ export function toHub(body: Json): HubRequest {
   readNotes(fields, hub);
   hub.unknown.push(...fields.unread());
   return hub;
-}
-
-/** Notes that a feature was used here, unless it was noted before: the first place is the one that is told. */
-function use(hub: HubRequest, feature: Feature, path: string): void {
-  if (!hub.used.has(feature)) hub.used.set(feature, path);
-}
-
-/** Notes what nobody read of an object. */
-function leave(hub: HubRequest, object: Fields | undefined): void {
-  if (object !== undefined) hub.unknown.push(...object.unread());
 }
 
 // --- Messages -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /** What the requests of OpenAI's dialects have in common: fields of the same names that mean the same. */
-import type { Feature } from '../../hub/features.ts';
+
 import { Fields, invalid } from '../../hub/fields.ts';
+import { leave, use } from '../../hub/noted.ts';
 import type {
   HubPart,
   HubRequest,
@@ -11,16 +12,6 @@ import type {
   ToolChoice,
 } from '../../hub/request.ts';
 import { isJsonObject } from '../../json.ts';
-
-/** Notes that a feature was used here, unless it was noted before: the first place is the one that is told. */
-export function use(hub: HubRequest, feature: Feature, path: string): void {
-  if (!hub.used.has(feature)) hub.used.set(feature, path);
-}
-
-/** Notes what nobody read of an object. */
-export function leave(hub: HubRequest, ...objects: (Fields | undefined)[]): void {
-  for (const object of objects) if (object !== undefined) hub.unknown.push(...object.unread());
-}
 
 /** @throws GatewayError 400 when it is absent */
 export function needObject(fields: Fields, name: string): Fields {

@@ -5,6 +5,7 @@
  * `prefix` (DeepSeek, Mistral) and `extra_content.google.thought_signature` (Google).
  */
 import { Fields, invalid } from '../../hub/fields.ts';
+import { leave, use } from '../../hub/noted.ts';
 import type {
   Citation,
   HubMessage,
@@ -22,7 +23,6 @@ import { type Chat, readTurns } from '../turns.ts';
 import {
   EFFORTS,
   fileData,
-  leave,
   needObject,
   type PartReaders,
   readAudio,
@@ -34,7 +34,6 @@ import {
   readTools,
   readVerbosity,
   sourceOf,
-  use,
 } from './fields.ts';
 
 /** Reads a request; throws `invalid_request` with a sentence that names the field. */

@@ -3,6 +3,7 @@
  * Source: https://platform.openai.com/docs/api-reference/responses/create.
  */
 import { Fields, invalid } from '../../hub/fields.ts';
+import { leave, use } from '../../hub/noted.ts';
 import type {
   Citation,
   HubMessage,
@@ -17,7 +18,6 @@ import type { Json } from '../dialect.ts';
 import {
   EFFORTS,
   fileData,
-  leave,
   type PartReaders,
   readAudio,
   readContent,
@@ -27,7 +27,6 @@ import {
   readTools,
   readVerbosity,
   sourceOf,
-  use,
 } from '../openai-chat/fields.ts';
 import { openSeal } from './seals.ts';
 
